@@ -1,0 +1,378 @@
+"""The command line: `fullgrad run`, `demo`, `status`, `inspect`.
+
+Exit codes: 0 done; 1 done, but too many images failed or a check did not hold; 2 the request could not be run, in one
+sentence on standard error; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from pipeline.config import Config, ConfigError, describe_keys, load_config
+
+if TYPE_CHECKING:
+    from pipeline.progress import Progress
+    from pipeline.run import Plan
+    from pipeline.summary import Summary
+
+# What is imported inside the commands takes seconds to import, which `--help` and a misspelt key need not wait for.
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    beam_options: list[str] = []
+    if "--" in arguments:
+        cut = arguments.index("--")
+        arguments, beam_options = arguments[:cut], arguments[cut + 1 :]
+    args = _parser().parse_args(arguments)
+    if beam_options and args.command != "run":
+        return _refuse("Beam options after -- belong to `fullgrad run`")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    interrupted = _note_interrupts()
+    try:
+        if not args.verbose:
+            _import_quietly(tensorflow=args.command != "status")
+        if args.command == "run":
+            return _run(args, beam_options)
+        return {"demo": _demo, "status": _status, "inspect": _inspect}[args.command](args)
+    except ConfigError as error:
+        return _refuse(str(error))
+    except BaseException as error:
+        # Beam wraps an interrupt that reaches a worker's thread into an error of its own.
+        if not isinstance(error, KeyboardInterrupt) and not interrupted.is_set():
+            raise
+        _err.print("interrupted; the same command goes on with what is missing")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fullgrad",
+        description="Explains what an image classifier looks at, over a whole dataset: FullGrad maps of every image "
+        "and their statistics per class, as Parquet.",
+        epilog="Exit codes: 0 done; 1 done, but too many images failed or a check did not hold; 2 the request could "
+        "not be run; 130 interrupted.",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show what Beam and the workers log")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="explain a dataset",
+        description="Explains the shards that a configuration names. An output that a run has begun is gone on with.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"Keys of the configuration, each settable with --set:\n\n{describe_keys()}\n\n"
+        "What follows -- goes to Beam as it is, for example: fullgrad run flink.yaml -- --parallelism=8",
+    )
+    run.add_argument("config", metavar="CONFIG.yaml", help="the configuration")
+    run.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="set a key of the configuration, as explain.batch_size=64; may be given several times",
+    )
+    run.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
+
+    demo = commands.add_parser(
+        "demo",
+        help="see it find a planted shortcut, in a minute",
+        description="Draws a dataset in which one class carries a small mark in a corner, trains a small CNN on it, "
+        "explains its test images with the whole pipeline, and says which class stands out.",
+    )
+    demo.add_argument("--output", metavar="DIR", default="out/demo", help="where to write (default: out/demo)")
+
+    status = commands.add_parser(
+        "status",
+        help="how far a run is",
+        description="Says how far the run into an output folder is; works while the run goes on elsewhere.",
+    )
+    status.add_argument("output", metavar="OUTPUT", help="the run's output.path")
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="how a model is taken apart",
+        description="Lists a model's layers with what each adds to the logit, and checks on images that input term and "
+        "bias terms add up to it. Exit code 1 where they do not.",
+    )
+    inspect.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or the name of a Keras application")
+    inspect.add_argument("--weights", metavar="FILE", help="an application's weights (default: imagenet)")
+    inspect.add_argument("--model-output", metavar="NAME", help="which output, where the model has several")
+    inspect.add_argument(
+        "--images", metavar="PATH", nargs="+", help="image files to check completeness on (default: noise)"
+    )
+    inspect.add_argument(
+        "--scale", default="auto", help="preprocessing, as model.preprocess.scale by name (default: auto)"
+    )
+    inspect.add_argument(
+        "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="input size, where the model leaves it open"
+    )
+    inspect.add_argument("--trust", action="store_true", help="let the model file run code of its own")
+    return parser
+
+
+def _note_interrupts() -> threading.Event:
+    """An event that Ctrl-C sets, on top of raising KeyboardInterrupt wherever the main thread is."""
+    interrupted = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+
+        def note(number: int, frame: FrameType | None) -> None:
+            interrupted.set()
+            signal.default_int_handler(number, frame)
+
+        signal.signal(signal.SIGINT, note)
+    for handler in logging.getLogger().handlers:  # Beam logs the interrupt as an error, with its traceback
+        handler.addFilter(lambda record: not interrupted.is_set())
+    return interrupted
+
+
+def _import_quietly(*, tensorflow: bool) -> None:
+    """Imports Beam, and TensorFlow where it is needed, without the notices that both write to standard error about
+    what they did not find, before anybody can ask them not to: they would stand between a user and the one line that
+    matters."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        import apache_beam  # noqa: F401
+
+        if tensorflow:
+            from transforms.fullgrad import autodiff
+
+            autodiff.has_accelerator()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _refuse(sentence: str) -> int:
+    _err.print(f"fullgrad: {sentence}", style="red")
+    return 2
+
+
+def _run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
+    return run_config(load_config(args.config, args.overrides), beam_options, dry_run=args.dry_run)
+
+
+def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: bool = False) -> int:
+    """`fullgrad run` from a loaded configuration; returns the exit code."""
+    from pipeline.run import CannotRun, launch, prepare, problems_of
+
+    try:
+        plan = prepare(config)
+    except CannotRun as error:
+        return _refuse(str(error))
+    _out.print(_describe(plan))
+    if dry_run:
+        return 0
+    try:
+        with _ProgressBar(plan) as bar:
+            summary = launch(plan, beam_options, on_start=bar.start)
+    except CannotRun as error:
+        return _refuse(str(error))
+    _print_summary(summary, config)
+    problems = problems_of(summary, config)
+    for problem in problems:
+        _err.print(f"fullgrad: {problem}", style="red")
+    return 1 if problems else 0
+
+
+def _describe(plan: Plan) -> str:
+    images = plan.images_expected
+    todo = f"{len(plan.units)} units to explain"
+    done = f", {len(plan.receipts)} done before" if plan.receipts else ""
+    return f"{todo}{done}{'' if images is None else f'; {images:,} images in all'} → {plan.config.output.path}"
+
+
+def _print_summary(summary: Summary, config: Config) -> None:
+    speed = "" if summary.images_per_second is None else f", {summary.images_per_second:.1f} images/s"
+    failed = f", {summary.failed:,} failed" if summary.failed else ""
+    _out.print(f"{summary.images:,} images explained{failed}, {summary.rows:,} maps in {summary.units} units{speed}")
+    if summary.accuracy is not None:
+        _out.print(f"accuracy {summary.accuracy:.1%} on {summary.labelled:,} labelled images")
+    if summary.completeness:
+        _out.print(f"largest completeness error {summary.completeness['max']:.1e}")
+    for notable in summary.notable:
+        _out.print(f"worth a look: {notable.sentence()}", style="bold")
+    _out.print(f"written to {config.output.path}: maps/*.parquet, classes.parquet, summary.json")
+
+
+class _ProgressBar:
+    """Shows a run's progress while the launcher waits; nothing where the output is no terminal."""
+
+    def __init__(self, plan: Plan):
+        from pipeline.progress import Tracker
+
+        self._run = plan.settings.run
+        self._tracker = Tracker(plan.settings.output, len(plan.receipts) + len(plan.units), plan.images_expected)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+
+    def __enter__(self) -> _ProgressBar:
+        return self
+
+    def start(self) -> None:
+        if _err.is_terminal:
+            self._thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _follow(self) -> None:
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("images · {task.fields[detail]}"),
+            TimeElapsedColumn(),
+        )
+        with Bar(*columns, console=_err, transient=True) as bar:
+            task = bar.add_task("explaining", total=None, detail="starting")
+            while not self._stop.wait(0.5):
+                progress = self._tracker.poll(self._run)
+                bar.update(
+                    task,
+                    completed=progress.images + progress.failed,
+                    total=progress.images_expected,
+                    detail=_detail(progress),
+                )
+
+
+def _detail(progress: Progress) -> str:
+    parts = [f"{progress.units_done}/{progress.units} units"]
+    if progress.images_per_second:
+        parts.append(f"{progress.images_per_second:.1f} images/s")
+    if progress.eta_seconds is not None and progress.eta_seconds > 0:
+        parts.append(f"{_duration(progress.eta_seconds)} to go")
+    if progress.failed:
+        parts.append(f"{progress.failed} failed")
+    return " · ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from pipeline import demo
+
+    started = time.monotonic()
+    _out.print("drawing a dataset and training a small CNN on it …")
+    settings, marked = demo.prepare(pathlib.Path(args.output))
+    code = run_config(Config.from_dict(settings))
+    _out.print(f"the class that was drawn with a mark in its corner: {marked!r} ({time.monotonic() - started:.0f} s)")
+    return code
+
+
+def _status(args: argparse.Namespace) -> int:
+    from pipeline.progress import Tracker
+    from transforms.parts import Output
+
+    output = Output(args.output)
+    run = output.read_json("run.json")
+    if run is None:
+        return _refuse(f"{args.output} is no output of a run: there is no run.json in it")
+    progress = Tracker(output, run["plan"]["units"], run["plan"]["images"]).poll()
+    expected = "?" if progress.images_expected is None else f"{progress.images_expected:,}"
+    table = Table(show_header=False, box=None)
+    table.add_row("units", f"{progress.units_done:,} of {progress.units:,} done, {progress.active} under way")
+    table.add_row("images", f"{progress.images:,} of {expected}")
+    table.add_row("failed", f"{progress.failed:,}")
+    table.add_row("speed", f"{progress.images_per_second:.1f} images/s" if progress.images_per_second else "not known")
+    if progress.units_done == progress.units and output.read_json("summary.json") is not None:
+        table.add_row("state", "done")
+    else:
+        eta = progress.eta_seconds
+        going = "at this speed " + _duration(eta) + " to go" if eta is not None else "not known how long"
+        table.add_row("state", going if progress.active else "nobody at work on it")
+    _out.print(table)
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from pipeline.inspection import completeness_on, inspect_exposed, noise_images
+    from pipeline.run import COMPLETENESS_TOLERANCE
+    from transforms.decode import Resize, UndecodableImage, decode_image
+    from transforms.model import ModelSpec, UnusableModel, fingerprint_of, load_once
+
+    is_file = "." in pathlib.PurePath(args.model).name or "/" in args.model
+    path, application = (args.model, None) if is_file else (None, args.model)
+    weights = None if is_file else args.weights or "imagenet"
+    try:
+        model = load_once(
+            ModelSpec(
+                fingerprint=fingerprint_of(path, application, weights),
+                path=path,
+                application=application,
+                weights=weights,
+                output=args.model_output,
+                trust=args.trust,
+                resize=Resize(tuple(args.size) if args.size else None),
+                scale=args.scale,
+                class_names=None,
+            )
+        )
+    except (UnusableModel, ValueError) as error:
+        return _refuse(str(error))
+    inspection = inspect_exposed(model.exposed)
+    if args.images:
+        try:
+            pixels = [decode_image(pathlib.Path(p).read_bytes(), model.resize, model.channels) for p in args.images]
+        except (OSError, UndecodableImage) as error:
+            return _refuse(f"--images: {error}")
+        images = model.preprocess(np.stack(pixels))
+    else:
+        images = model.preprocess(noise_images((*model.input_size, model.channels)))
+    checked = completeness_on(model.exposed, images)
+    shares = dict(zip(checked.layers, checked.share, strict=True))
+
+    table = Table("layer", "kind", "output", "parameters", "adds to the logit", "share", box=None)
+    for layer in inspection.layers:
+        share = sum(value for name, value in shares.items() if name == layer.name or name.startswith(layer.name + " ("))
+        table.add_row(
+            layer.name,
+            layer.kind,
+            "×".join("?" if size is None else str(size) for size in layer.shape),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            layer.adds,
+            f"{share:.2%}" if layer.adds else "",
+        )
+    Console(highlight=False, width=None if _out.is_terminal else 160).print(table)
+    holds = checked.holds(COMPLETENESS_TOLERANCE)
+    what = "images" if args.images else "images of noise"
+    _out.print(
+        f"{inspection.name}: {inspection.classes} classes, {inspection.squashing} undone; on {len(images)} {what} the "
+        f"completeness error is at most {checked.error.max():.1e}: "
+        f"{'complete' if holds else f'NOT complete, the limit is {COMPLETENESS_TOLERANCE:g}'}"
+    )
+    return 0 if holds else 1

@@ -1,0 +1,108 @@
+"""What a model's exposure looks like: every layer, what it adds to the logit, and whether the account is complete."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from transforms.fullgrad import Exposed, full_gradients
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One step of the model.
+
+    Attributes:
+      name, kind: the layer's path and class.
+      shape: of its output, without the images; None where it is open.
+      parameters: how many weights the layer has.
+      adds: what it adds to the logit, in words; empty for nothing.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int | None, ...]
+    parameters: int
+    adds: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Completeness:
+    """The account of some images.
+
+    Attributes:
+      error: float32 [N], completeness_error of each image.
+      share: float64 [L], the mean over images of each layer's |term| over all |terms| and |input term|.
+      layers: the L layers' names.
+    """
+
+    error: np.ndarray
+    share: np.ndarray
+    layers: tuple[str, ...]
+
+    def holds(self, tolerance: float) -> bool:
+        return bool(np.all(self.error <= tolerance))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Inspection:
+    """A model's exposure.
+
+    Attributes:
+      name: the model's.
+      input_shape: height, width, channels; None where open.
+      classes: how many.
+      squashing: `softmax` or `sigmoid`, undone or assumed.
+      layers: in the order in which they run.
+    """
+
+    name: str
+    input_shape: tuple[int | None, ...]
+    classes: int
+    squashing: str
+    layers: tuple[LayerReport, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def inspect_exposed(exposed: Exposed) -> Inspection:
+    """What `expose` made of a model."""
+    return Inspection(
+        name=exposed.model.name,
+        input_shape=exposed.input_shape,
+        classes=exposed.classes,
+        squashing=exposed.squashing,
+        layers=tuple(
+            LayerReport(
+                step.name,
+                step.kind,
+                tuple(step.outputs[0].shape[1:]),
+                sum(int(np.prod(w.shape)) for w in getattr(step.operation, "weights", ())),
+                rule.adds,
+            )
+            for step, rule in zip(exposed.program.steps, exposed.rules, strict=True)
+        ),
+    )
+
+
+def completeness_on(exposed: Exposed, images: np.ndarray) -> Completeness:
+    """Checks the law on preprocessed images float32 [N, H, W, C]."""
+    explanation = full_gradients(exposed, images, maps="signed", batch_size=min(8, max(1, len(images))))
+    terms = np.abs(explanation.layer_terms).astype(np.float64)
+    whole = terms.sum(axis=1) + np.abs(explanation.input_term)
+    return Completeness(explanation.completeness_error, (terms / whole[:, None]).mean(axis=0), explanation.layers)
+
+
+def noise_images(shape: tuple[int, int, int], count: int = 4, seed: int = 0) -> np.ndarray:
+    """Pixels to check a model on when no images are at hand: uint8 [count, *shape], each at its own coarseness."""
+    generator = np.random.default_rng(seed)
+    height, width, channels = shape
+    images = []
+    for i in range(count):
+        step = 1 << i
+        coarse = generator.integers(0, 256, (-(-height // step), -(-width // step), channels), np.uint8)
+        images.append(coarse.repeat(step, axis=0).repeat(step, axis=1)[:height, :width])
+    return np.stack(images)

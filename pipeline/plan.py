@@ -1,0 +1,113 @@
+"""From shards to units of work: what is still to be explained, cut into ranges that are committed as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from transforms.sources import Source
+from transforms.unit import Receipt, Shard, Unit
+
+# The largest unit of `images_per_unit: auto`: long enough that its fixed cost is nothing, short enough that little is
+# lost with a worker and that one large shard keeps many of them busy.
+AUTO_IMAGES = 2_048
+
+Range = tuple[int, float]  # [start, stop), stop may be infinite
+
+
+class ChangedShard(ValueError):
+    """A shard is not what it was when a part of it was explained."""
+
+
+def plan_units(
+    shards: Sequence[Shard],
+    source: Source,
+    receipts: Iterable[Receipt] = (),
+    *,
+    images_per_unit: int | None = None,
+    limit: int | None = None,
+) -> list[Unit]:
+    """The units that have no receipt yet, in the order of the shards.
+
+    What receipts cover is left out, however it was cut then, so that a run may go on with other units or a larger
+    limit.
+
+    Args:
+      shards: in the order in which `limit` counts their images.
+      source: counts their records.
+      receipts: of the output so far.
+      images_per_unit: the most images of a unit; None for at most `AUTO_IMAGES`, shared out evenly.
+      limit: only the first so many records of all shards.
+
+    Raises:
+      ChangedShard: the size of a shard differs from that in its receipts.
+    """
+    covered: dict[str, list[Range]] = {}
+    sizes: dict[str, int] = {}
+    for receipt in receipts:
+        unit = receipt.unit
+        covered.setdefault(unit.shard.path, []).append((unit.start, math.inf if unit.stop is None else unit.stop))
+        sizes[unit.shard.path] = unit.shard.size
+    for shard in shards:
+        if sizes.get(shard.path, shard.size) != shard.size:
+            raise ChangedShard(
+                f"{shard.path} has changed since it was explained: its size was {sizes[shard.path]} and is "
+                f"{shard.size}; explain it to another output.path"
+            )
+
+    def count_of(shard: Shard) -> int | None:
+        worth_it = limit is not None or images_per_unit is not None or _counts_cheaply(shard)
+        return source.count(shard) if worth_it else None
+
+    units: list[Unit] = []
+    left = math.inf if limit is None else limit
+    with ThreadPoolExecutor(16) as pool:
+        for shard, count in zip(shards, pool.map(count_of, shards), strict=True):
+            if left <= 0:
+                break
+            stop = math.inf
+            if count is not None:
+                stop = left if count > left else math.inf
+                left -= min(count, left)
+            for gap in _gaps((0, stop), covered.get(shard.path, [])):
+                units.extend(_cut(shard, gap, count, images_per_unit))
+    return units
+
+
+def _counts_cheaply(shard: Shard) -> bool:
+    """Whether counting takes no more than a look: elsewhere than on a local disk it means to read all of a TFRecord or
+    tar, so that by itself such a shard stays one unit."""
+    return "://" not in shard.path or shard.format in ("parquet", "folder")
+
+
+def _gaps(wanted: Range, covered: Sequence[Range]) -> list[Range]:
+    """What of `wanted` is not covered."""
+    gaps = []
+    start, stop = wanted
+    for low, high in sorted(covered):
+        if low > start:
+            gaps.append((start, min(low, stop)))
+        start = max(start, high)  # type: ignore[assignment]  # infinite only where nothing follows
+        if start >= stop:
+            return gaps
+    return [*gaps, (start, stop)]
+
+
+def _cut(shard: Shard, gap: Range, count: int | None, images_per_unit: int | None) -> list[Unit]:
+    """A range as units of even size; the last one of an open range stays open."""
+    start, stop = gap
+    end = None if math.isinf(stop) else int(stop)
+    if count is None:
+        return [Unit(shard, start, end)]
+    records = max(0, int(min(stop, count)) - start)
+    if not records:
+        # An empty shard is a unit, which reports it; nothing behind the last record is none.
+        return [Unit(shard, 0, end, records=0)] if not start else []
+    size = images_per_unit or math.ceil(records / math.ceil(records / AUTO_IMAGES))
+    starts = list(range(start, start + records, size))
+    stops = [*starts[1:], end]
+    return [
+        Unit(shard, low, high, records=min(low + size, start + records) - low)
+        for low, high in zip(starts, stops, strict=True)
+    ]

@@ -1,0 +1,116 @@
+"""How far a run is, read from what it has committed: works in the launcher as in any other process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from transforms.parts import Output, list_files, read_bytes
+from transforms.unit import Receipt
+
+# A heartbeat older than this is of a worker that is gone.
+_STALE_SECONDS = 120.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """A moment of a run.
+
+    Attributes:
+      units, units_done: planned and committed.
+      images_expected: records of the planned units, None where some were not counted.
+      images, failed: committed, and those of units under way.
+      images_per_second: None before anything can be said.
+      active: units that said something lately.
+    """
+
+    units: int
+    units_done: int
+    images_expected: int | None
+    images: int
+    failed: int
+    images_per_second: float | None
+    active: int
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds to the end at the present speed, None where it cannot be said."""
+        if self.images_expected is None or not self.images_per_second:
+            return None
+        return max(0, self.images_expected - self.images - self.failed) / self.images_per_second
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Heartbeat:
+    """What a unit under way last said; times in seconds since the epoch."""
+
+    images: int
+    failed: int
+    started: float
+    time: float
+
+
+class Tracker:
+    """Follows an output folder. Each receipt is read once.
+
+    Args:
+      output: the folder.
+      units, images_expected: what was planned, as in `run.json`.
+    """
+
+    def __init__(self, output: Output, units: int, images_expected: int | None):
+        self._output = output
+        self._units = units
+        self._expected = images_expected
+        self._receipts: dict[str, Receipt] = {}
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        return list(self._receipts.values())
+
+    def poll(self, run: str | None = None) -> Progress:
+        """Looks again.
+
+        Args:
+          run: the run whose speed is wanted; None for that of the latest receipt.
+        """
+        new = [path for path in list_files(self._output.file("receipts", "*.json")) if path not in self._receipts]
+        with ThreadPoolExecutor(16) as pool:
+            for path, text in zip(new, pool.map(read_bytes, new), strict=True):
+                if text is not None:
+                    self._receipts[path] = Receipt.from_json(text)
+        receipts = self.receipts
+        beats = list(self._heartbeats())
+        images = sum(r.images for r in receipts) + sum(b.images for b in beats)
+        failed = sum(r.failed for r in receipts) + sum(b.failed for b in beats)
+        if run is None and receipts:
+            run = max(receipts, key=lambda r: r.ended).run
+        return Progress(
+            units=max(self._units, len(receipts)),
+            units_done=len(receipts),
+            images_expected=self._expected,
+            images=images,
+            failed=failed,
+            images_per_second=self._speed(run, beats),
+            active=len(beats),
+        )
+
+    def _heartbeats(self) -> Iterator[_Heartbeat]:
+        for path in list_files(self._output.file("tmp", "*.progress")):
+            text = read_bytes(path)
+            if text is None:
+                continue
+            beat = _Heartbeat(**json.loads(text))
+            if time.time() - beat.time < _STALE_SECONDS:
+                yield beat
+
+    def _speed(self, run: str | None, beats: list[_Heartbeat]) -> float | None:
+        mine = [r for r in self.receipts if r.run == run]
+        started = [r.started for r in mine] + [b.started for b in beats]
+        ended = [r.ended for r in mine] + [b.time for b in beats]
+        seconds = max(ended, default=0.0) - min(started, default=0.0)
+        done = sum(r.images for r in mine) + sum(b.images for b in beats)
+        return done / seconds if seconds > 0 and done else None

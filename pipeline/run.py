@@ -1,0 +1,292 @@
+"""A run, from its configuration to its exit code: check, plan, launch, follow, sum up."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineRunner, PipelineState
+
+from pipeline.config import Config
+from pipeline.config import Resize as ResizeSetting
+from pipeline.graph import build
+from pipeline.inspection import Inspection, inspect_exposed
+from pipeline.plan import ChangedShard, plan_units
+from pipeline.summary import Summary
+from transforms.decode import Resize
+from transforms.explain import ExplainSettings
+from transforms.model import LoadedModel, ModelSpec, UnusableModel, fingerprint_of, load_once, read_class_names
+from transforms.parts import SCHEMA_VERSION, Output
+from transforms.preprocess import Affine
+from transforms.sources import Fields, UnreadableInput, find_shards, source_for
+from transforms.unit import Receipt, Unit
+
+_log = logging.getLogger(__name__)
+
+# In float32; what a check of the law allows (DESIGN: the method, exactly).
+COMPLETENESS_TOLERANCE = 1e-4
+
+
+class CannotRun(ValueError):
+    """The request cannot be run; one sentence that names the file or key and what would be right."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that was checked and may start.
+
+    Attributes:
+      config: as given.
+      settings: what workers are told.
+      receipts: what the output has already.
+      units: what is still to be computed.
+      model: loaded here, which showed that it can be.
+    """
+
+    config: Config
+    settings: ExplainSettings
+    receipts: list[Receipt]
+    units: list[Unit]
+    model: LoadedModel
+
+    @property
+    def images_expected(self) -> int | None:
+        """Records of all units, done and to do; None where some were not counted."""
+        counts = [unit.records for unit in self.units]
+        if any(count is None for count in counts):
+            return None
+        return sum(count or 0 for count in counts) + sum(r.images + r.failed for r in self.receipts)
+
+
+def prepare(config: Config) -> Plan:
+    """Checks everything that can be checked before the run, and plans it. Writes nothing.
+
+    Raises:
+      CannotRun: model, input or output do not allow it.
+    """
+    try:
+        spec = _model_spec(config)
+        model = load_once(spec)
+        _check_targets(config, model)
+        fields = Fields(config.input.fields.image, config.input.fields.id, config.input.fields.label)
+        labelled = fields.label != ""
+        shards = find_shards(
+            config.input.shards,
+            config.input.format,
+            spec.class_names if labelled else None,
+            model.exposed.classes if labelled else None,
+        )
+        source = source_for(shards[0].format, fields)
+        source.check(shards[0])
+        settings = ExplainSettings(
+            run=uuid.uuid4().hex[:12],
+            output=Output(config.output.path, _fingerprint(config, spec)),
+            model=spec,
+            fields=fields,
+            targets=config.explain.targets,
+            maps=config.explain.maps,
+            biases=config.explain.biases,
+            contrast=config.explain.contrast,
+            map_size=config.output.map_size,
+            map_dtype=config.output.map_dtype,
+            grid=config.output.grid,
+            batch_size=None if config.explain.batch_size == "auto" else config.explain.batch_size,
+            jit={"auto": None, "on": True, "off": False}[config.explain.jit],
+        )
+        _check_output(config, settings.output, spec)
+        receipts = settings.output.read_receipts()
+        units = plan_units(
+            shards,
+            source,
+            receipts,
+            images_per_unit=None if config.input.images_per_unit == "auto" else config.input.images_per_unit,
+            limit=config.input.limit,
+        )
+    except (UnusableModel, UnreadableInput, ChangedShard) as error:
+        raise CannotRun(str(error)) from error
+    except CannotRun:
+        raise
+    except ValueError as error:  # a scale or an application that is not known
+        raise CannotRun(f"model: {error}") from error
+    return Plan(config, settings, receipts, units, model)
+
+
+def launch(plan: Plan, beam_options: Sequence[str] = (), *, on_start: Callable[[], None] = lambda: None) -> Summary:
+    """Runs a plan to its end and returns the summary that it wrote.
+
+    Args:
+      plan: from `prepare`.
+      beam_options: further options for Beam, as on its command line; they go before those of the configuration.
+      on_start: called when the output folder has been made.
+
+    Raises:
+      CannotRun: Beam does not take an option.
+      RuntimeError: the runner reports that the pipeline did not end well.
+    """
+    output = plan.settings.output
+    output.create()
+    if "://" not in output.path and plan.config.runner.name == "direct":
+        # In-process, nobody else is at work on a local folder; on a cluster, an earlier job's workers might be.
+        output.clear_temporary()
+    output.write_json(output.file("run.json"), json.dumps(_run_json(plan), indent=1))
+    on_start()
+    pipeline = beam.Pipeline(runner=_runner(plan.config), options=_options(plan.config, beam_options))
+    build(pipeline, [*(receipt.unit for receipt in plan.receipts), *plan.units], plan.settings)
+    result = pipeline.run()
+    state = result.wait_until_finish()
+    if state not in (PipelineState.DONE, None):
+        raise RuntimeError(f"the pipeline ended in state {state}; the runner's log says why")
+    output.clear_temporary()
+    return read_summary(output)
+
+
+def read_summary(output: Output) -> Summary:
+    summary = output.read_json("summary.json")
+    if summary is None:
+        raise CannotRun(f"{output.path} has no summary.json: no run into it has ended yet")
+    return Summary.from_dict(summary)
+
+
+def problems_of(summary: Summary, config: Config) -> list[str]:
+    """What did not hold, one sentence each; the exit code is 1 if there is any."""
+    problems = []
+    if summary.failed_fraction > config.errors.max_fraction:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.failures.items()))
+        problems.append(
+            f"{summary.failed_fraction:.2%} of the images failed ({kinds}), more than errors.max_fraction = "
+            f"{config.errors.max_fraction:g}; {config.output.path}/errors says which and why"
+        )
+    if not summary.images:
+        problems.append(f"no image was explained; {config.output.path}/errors says why")
+    complete = config.explain.biases == "all"
+    if complete and summary.completeness and summary.completeness["max"] > COMPLETENESS_TOLERANCE:
+        problems.append(
+            f"the decomposition is not complete: the largest completeness_error is {summary.completeness['max']:.1e}, "
+            f"more than {COMPLETENESS_TOLERANCE:g}; `fullgrad inspect` says which layers are to blame"
+        )
+    return problems
+
+
+def _model_spec(config: Config) -> ModelSpec:
+    model = config.model
+    return ModelSpec(
+        fingerprint=fingerprint_of(model.path, model.application, model.weights),
+        path=model.path,
+        application=model.application,
+        weights=model.weights,
+        output=model.output,
+        trust=model.trust,
+        resize=_resize(model.preprocess.resize),
+        scale=_scale(config),
+        class_names=None if model.class_names is None else read_class_names(model.class_names),
+    )
+
+
+def _resize(setting: ResizeSetting) -> Resize:
+    return Resize(setting.shape, setting.how, setting.short_side, setting.filter)
+
+
+def _scale(config: Config) -> str | Affine:
+    scale = config.model.preprocess.scale
+    if isinstance(scale, str):
+        return scale
+    return Affine(scale.divide, scale.mean, scale.std)
+
+
+def _check_targets(config: Config, model: LoadedModel) -> None:
+    targets, classes = config.explain.targets, model.exposed.classes
+    if targets.ranks > classes:
+        raise UnusableModel(f"explain.targets is top-{targets.ranks}, but the model has {classes} classes")
+    if targets.classes and max(targets.classes) >= classes:
+        raise UnusableModel(
+            f"explain.targets has class {max(targets.classes)}, but the model's classes are 0 to {classes - 1}"
+        )
+
+
+def _identity(config: Config, spec: ModelSpec) -> dict[str, Any]:
+    """What decides the content of an output; plain values."""
+    return {**config.identity(), "model_content": spec.fingerprint}
+
+
+def _fingerprint(config: Config, spec: ModelSpec) -> str:
+    text = json.dumps(_identity(config, spec), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_output(config: Config, output: Output, spec: ModelSpec) -> None:
+    """Refuses an output that belongs to a run with other settings."""
+    earlier = output.read_json("run.json")
+    if earlier is None or earlier["fingerprint"] == output.fingerprint:
+        return
+    now, then = _flat(_identity(config, spec)), _flat(earlier["identity"])
+    key = next((key for key in now if now[key] != then.get(key)), "the configuration")
+    differs = (
+        "another model file"
+        if key == "model_content"
+        else f"{key} = {json.dumps(then.get(key))}, where it is now {json.dumps(now.get(key))}"
+    )
+    raise CannotRun(
+        f"output.path: {output.path} holds a run with {differs}; choose another output.path, or delete that one"
+    )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix.removesuffix("."): value}
+    return {key: leaf for name, inner in value.items() for key, leaf in _flat(inner, f"{prefix}{name}.").items()}
+
+
+def _run_json(plan: Plan) -> dict[str, Any]:
+    inspection: Inspection = inspect_exposed(plan.model.exposed)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": plan.settings.run,
+        "started": time.time(),
+        "fingerprint": plan.settings.output.fingerprint,
+        "identity": _identity(plan.config, plan.settings.model),
+        "configuration": plan.config.to_dict(),
+        "plan": {
+            "units": len(plan.units) + len(plan.receipts),
+            "units_to_do": len(plan.units),
+            "images": plan.images_expected,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                name: importlib.metadata.version(name)
+                for name in ("apache-beam", "keras", "numpy", "pillow", "pyarrow", "tensorflow")
+            },
+        },
+        "model": inspection.to_dict(),
+    }
+
+
+def _runner(config: Config) -> PipelineRunner | str:
+    # By class: the name DirectRunner may look for another runner's binary, and download it.
+    return FnApiRunner() if config.runner.name == "direct" else config.runner.name
+
+
+def _options(config: Config, further: Sequence[str]) -> PipelineOptions:
+    flags: list[str] = list(further)
+    for name, value in config.runner.options.items():
+        if isinstance(value, bool):
+            flags.extend([f"--{name}"] if value else [])
+        else:
+            flags.extend(f"--{name}={each}" for each in (value if isinstance(value, list) else [value]))
+    options = PipelineOptions(flags)
+    known = options.get_all_options()
+    unknown = [name for name in config.runner.options if name not in known]
+    if unknown:
+        raise CannotRun(f"runner.options: Beam knows no option {unknown[0]!r}")
+    return options

@@ -1,0 +1,564 @@
+"""The configuration: what is accepted, what is refused and in which words."""
+
+import json
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.config import Config, ConfigError, Targets, describe_keys, load_config, schema_keys
+
+ROOT = pathlib.Path(__file__).parents[2]
+LOCAL = ROOT / "configs" / "local.yaml"
+MINIMAL = "input: {shards: a.tfrecord}\nmodel: {path: m.keras}\noutput: {path: out}\n"
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a configuration file and gives its path."""
+
+    def write(text=MINIMAL):
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def refusal(written):
+    """The sentence with which a file, or overrides of a valid one, is refused."""
+
+    def refuse(text=MINIMAL, *overrides):
+        with pytest.raises(ConfigError) as refused:
+            load_config(written(text), overrides)
+        sentence = str(refused.value)
+        assert "\n" not in sentence
+        for jargon in ("pydantic", "http", "validat", "Input should", "literal", "Field", "Traceback"):
+            assert jargon not in sentence
+        return sentence
+
+    return refuse
+
+
+def at(key, value):
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
+def leaves():
+    """The keys that take a value, those of the mapping under `scale` among them."""
+    sections = {key.rpartition(".")[0] for key in schema_keys()}
+    return [key for key in schema_keys() if key not in sections or key == "model.preprocess.scale"]
+
+
+# What is accepted.
+
+
+def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
+    assert load_config(written()).to_dict() == {
+        "input": {
+            "shards": ["a.tfrecord"],
+            "format": "auto",
+            "fields": {"image": None, "id": None, "label": None},
+            "limit": None,
+            "images_per_unit": "auto",
+        },
+        "model": {
+            "path": "m.keras",
+            "application": None,
+            "weights": None,
+            "output": None,
+            "class_names": None,
+            "preprocess": {
+                "resize": {"shape": None, "how": "stretch", "short_side": None, "filter": "bilinear"},
+                "scale": "auto",
+            },
+            "trust": False,
+        },
+        "explain": {
+            "method": "fullgrad",
+            "maps": "reference",
+            "biases": "all",
+            "targets": "predicted",
+            "contrast": "none",
+            "batch_size": "auto",
+            "jit": "auto",
+        },
+        "output": {"path": "out", "map_size": None, "map_dtype": "float16", "grid": 56},
+        "errors": {"max_fraction": 0.01},
+        "runner": {"name": "direct", "options": {}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("explain.batch_size=64", "explain.batch_size", 64),
+        ("explain.targets=[1,2]", "explain.targets", [1, 2]),
+        ("explain.targets=top-3", "explain.targets", "top-3"),
+        ("explain.jit=on", "explain.jit", "on"),
+        ("explain.jit=off", "explain.jit", "off"),
+        ("explain.jit=auto", "explain.jit", "auto"),
+        ("explain.contrast=none", "explain.contrast", "none"),
+        ("input.fields.label=class", "input.fields.label", "class"),
+        ('input.fields.label=""', "input.fields.label", ""),
+        ("input.fields.label=", "input.fields.label", None),
+        ("input.shards=[a, b]", "input.shards", ["a", "b"]),
+        ("input.shards=*.tar", "input.shards", ["*.tar"]),
+        ("input.shards=gs://bucket/a=1/*.tfrecord", "input.shards", ["gs://bucket/a=1/*.tfrecord"]),
+        ("input.shards=2024-01-01", "input.shards", ["2024-01-01"]),
+        ("input.shards=007", "input.shards", ["007"]),
+        ("model.output=1", "model.output", 1),
+        ("model.output=logits", "model.output", "logits"),
+        ("model.trust=true", "model.trust", True),
+        ("model.preprocess.scale.divide=255", "model.preprocess.scale.divide", 255.0),
+        ("model.preprocess.scale=ResNet50", "model.preprocess.scale", "ResNet50"),
+        ("model.preprocess.resize.shape=[224, 160]", "model.preprocess.resize.shape", [224, 160]),
+        ("output.map_size=7", "output.map_size", [7, 7]),
+        ("output.map_size=[7, 9]", "output.map_size", [7, 9]),
+        ("output.map_dtype=none", "output.map_dtype", "none"),
+        ("errors.max_fraction=1e-3", "errors.max_fraction", 0.001),
+        ("errors.max_fraction=0", "errors.max_fraction", 0.0),
+        ("errors={max_fraction: 1}", "errors.max_fraction", 1.0),
+        ("runner.name=flinkrunner", "runner.name", "FlinkRunner"),
+        ("runner.name=DIRECT", "runner.name", "direct"),
+        ("runner.options.direct_num_workers=2", "runner.options", {"direct_num_workers": 2}),
+        ("runner.options.experiments=[a, b]", "runner.options", {"experiments": ["a", "b"]}),
+        ("runner.options.streaming=false", "runner.options", {"streaming": False}),
+    ],
+)
+def test_an_override_sets_its_key(written, override, key, value):
+    found = at(key, load_config(written(), [override]).to_dict())
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_of_two_overrides_the_later_wins(written):
+    assert load_config(written(), ["output.grid=8", "output.grid=9"]).output.grid == 9
+
+
+def test_an_option_of_the_file_is_undone_by_null(written):
+    path = written(MINIMAL + "runner: {options: {a: 1, b: 2}}\n")
+    assert load_config(path, ["runner.options.a=null"]).runner.options == {"b": 2}
+
+
+def test_a_section_without_content_has_its_defaults(written):
+    assert load_config(written(MINIMAL + "errors:\nexplain:\n")) == load_config(written())
+
+
+def test_an_application_has_the_imagenet_weights_unless_told_otherwise(written):
+    by_application = ["model.path=null", "model.application=Xception"]
+    assert load_config(written(), by_application).model.weights == "imagenet"
+    assert load_config(written(), [*by_application, "model.weights=w.h5"]).model.weights == "w.h5"
+
+
+def test_a_configuration_cannot_be_changed(written):
+    config = load_config(written())
+    with pytest.raises(ValidationError):
+        config.output.grid = 8
+
+
+def test_a_configuration_travels_to_workers(written):
+    config = load_config(LOCAL)
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "targets", "per_image"),
+    [
+        ("predicted", Targets("predicted"), 1),
+        ("label", Targets("label"), 1),
+        ("top-1", Targets("top", ranks=1), 1),
+        ("top-12", Targets("top", ranks=12), 12),
+        ([207, 0], Targets("list", classes=(207, 0)), 2),
+    ],
+)
+def test_targets_are_parsed_and_know_how_many_they_are(setting, targets, per_image):
+    assert Targets.parse(setting) == targets
+    assert targets.to_setting() == setting
+    assert targets.per_image == per_image
+
+
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+whole = st.integers(1, 10_000)
+size = st.none() | whole | st.tuples(whole, whole).map(list)
+numbers = st.floats(-1e6, 1e6)
+positive = st.floats(1e-6, 1e6)
+scalars = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
+nothing_or_names = st.none() | names
+
+
+def some(**keys):
+    """A section with any of the keys."""
+    return st.fixed_dictionaries({}, optional=keys)
+
+
+scales = st.integers(1, 4).flatmap(
+    lambda channels: some(
+        divide=positive | whole,
+        mean=st.none() | st.lists(numbers, min_size=channels, max_size=channels),
+        std=st.none() | st.lists(positive, min_size=channels, max_size=channels),
+    )
+)
+resizes = some(
+    shape=size, how=st.just("stretch"), filter=st.sampled_from(["bilinear", "bicubic", "nearest", "lanczos", "box"])
+) | st.fixed_dictionaries({"how": st.just("center_crop")}, optional={"short_side": st.none() | whole})
+model_options = {
+    "output": nothing_or_names | st.integers(0, 9),
+    "class_names": nothing_or_names,
+    "preprocess": some(resize=resizes, scale=scales | names | st.sampled_from(["auto", "none", "tf"])),
+    "trust": st.booleans(),
+}
+configs = st.fixed_dictionaries(
+    {
+        "input": st.fixed_dictionaries(
+            {"shards": names | st.lists(names, min_size=1, max_size=3)},
+            optional={
+                "format": st.sampled_from(["auto", "tfrecord", "webdataset", "parquet", "folder"]),
+                "fields": some(image=nothing_or_names, id=nothing_or_names, label=nothing_or_names),
+                "limit": st.none() | whole,
+                "images_per_unit": st.just("auto") | whole,
+            },
+        ),
+        "model": st.fixed_dictionaries({"path": names}, optional=model_options)
+        | st.fixed_dictionaries({"application": names}, optional={"weights": nothing_or_names, **model_options}),
+        "output": st.fixed_dictionaries(
+            {"path": names},
+            optional={
+                "map_size": size,
+                "map_dtype": st.sampled_from(["float16", "float32", "uint8", "none"]),
+                "grid": st.integers(4, 512),
+            },
+        ),
+    },
+    optional={
+        "explain": some(
+            method=st.just("fullgrad"),
+            maps=st.sampled_from(["reference", "channelwise", "signed"]),
+            biases=st.sampled_from(["all", "explicit"]),
+            targets=st.sampled_from(["predicted", "label"])
+            | st.integers(1, 1000).map("top-{}".format)
+            | st.lists(st.integers(0, 999), min_size=1, max_size=5, unique=True),
+            contrast=st.sampled_from(["none", "runner_up"]),
+            batch_size=st.just("auto") | whole,
+            jit=st.sampled_from(["auto", "on", "off", True, False]),
+        ),
+        "errors": some(max_fraction=st.floats(0, 1)),
+        "runner": some(
+            name=st.sampled_from(["direct", "FlinkRunner", "dataflowrunner", "PRISMRUNNER"]),
+            options=st.dictionaries(
+                st.from_regex(r"[a-z]\w{0,8}", fullmatch=True).filter(lambda name: name != "runner"),
+                scalars | st.lists(scalars, max_size=3) | st.none(),
+                max_size=3,
+            ),
+        ),
+    },
+)
+
+
+@settings(deadline=None)
+@given(configs)
+def test_a_configuration_survives_plain_values_and_json(value):
+    config = Config.from_dict(value)
+    assert Config.from_dict(config.to_dict()) == config
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))).to_dict() == config.to_dict()
+
+
+# What is refused, and in which words.
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "is empty"),
+        ("# nothing\n", "is empty"),
+        ("- a\n", "must have the sections input, model,"),
+        ("words\n", "must have the sections input, model,"),
+        (MINIMAL + "explain: 5\n", "line 4: `explain` must be a section with the keys method,"),
+        (MINIMAL + "explain: [maps]\n", "`explain` must be a section with the keys method,"),
+        ("input:\n  shards: a\n shards: b\n", "line 3, column 2: this is not YAML"),
+        ("input:\n\tshards: a\n", "line 2, column 1: this is not YAML"),
+        ("input: {shards: *.tar}\n", "line 1, column 18: this is not YAML, as text that begins with * must be"),
+        ("input: &a {x: *a}\n", "line 1, column 8: this value contains itself"),
+        ("a: 1\n---\nb: 1\n", "line 2, column 1: this is not YAML"),
+        ("input: !!python/object:os.system {}\n", "line 1, column 8: could not determine"),
+        (MINIMAL + "output: {path: b}\n", "line 4, column 1: the key `output` stands twice, here and on line 3"),
+        (
+            "input:\n  limit: 5\n  limit: 6\n",
+            "line 3, column 3: the key `input.limit` stands twice, here and on line 2",
+        ),
+        ("model: {path: m}\noutput: {path: o}\n", "the required key `input.shards` is missing, which must be a path"),
+        ("input: {shards: a}\nmodel: {path: m}\n", "the required key `output.path` is missing"),
+        ("input: {shards: a}\noutput: {path: o}\n", "`model.path` or `model.application` is required"),
+        (MINIMAL + "on: 1\n", "line 4: unknown key `on`; the sections are input, model,"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_with_its_place(refusal, text, expected):
+    sentence = refusal(text)
+    assert "run.yaml" in sentence
+    assert expected in sentence
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("explain.batchsize=1", "unknown key `explain.batchsize`; did you mean `explain.batch_size`?"),
+        ("output.batch_size=1", "unknown key `output.batch_size`; `batch_size` belongs to explain"),
+        ("path=1", "unknown key `path`; `path` belongs to model or output"),
+        ("Explain.maps=signed", "unknown key `Explain`; did you mean `explain`?"),
+        ("model.preprocess.scale.divid=2", "did you mean `model.preprocess.scale.divide`?"),
+        ("zzz.a=1", "with --set zzz.a=1: unknown key `zzz`; the sections are input,"),
+        ("explain.zzz=1", "unknown key `explain.zzz`; the keys of explain are method, maps,"),
+        ("explain.maps=refrence", 'must be reference, channelwise or signed, not "refrence"; did you mean reference?'),
+        ("explain.maps=5", "`explain.maps` must be reference, channelwise or signed, not 5"),
+        ("explain.maps={a: 1}", "`explain.maps` must be reference, channelwise or signed, not {"),
+        ("explain.batch_size=0", "`explain.batch_size` must be auto or a whole number from 1 up, not 0"),
+        ("explain.batch_size=1.0", "from 1 up, not 1.0"),
+        ("explain.batch_size=true", "from 1 up, not true"),
+        ("explain.batch_size=atuo", 'not "atuo"; did you mean auto?'),
+        ("explain.targets=predict", "did you mean predicted?"),
+        ("explain.targets=top-0", "`explain.targets` must be predicted, label, top-K"),
+        ("explain.targets=[]", "a list of different class indices such as [207, 281], not []"),
+        ("explain.targets=[1, 1]", "a list of different class indices such as [207, 281], not [1, 1]"),
+        ("explain.targets=[-1]", "`explain.targets` must be"),
+        ("explain.targets=[true]", "`explain.targets` must be"),
+        ("explain.targets=7", "`explain.targets` must be"),
+        ("input.limit=none", '`input.limit` must be null or a whole number from 1 up, not "none"'),
+        ("input.shards=[]", "`input.shards` must be a path, a pattern"),
+        ("input.shards=", "or a list of them, not null"),
+        ("input.shards.x=1", '`input.shards.x` cannot be set, as `input.shards` is "a.tfrecord", which has no keys'),
+        ("input.fields=image", "`input.fields` must be a section with the keys image, id and label"),
+        ("input={shard: x}", "unknown key `input.shard`; did you mean `input.shards`?"),
+        ("model.application=Xception", "`model.path` and `model.application` are both given"),
+        ("model.path=null", "`model.path` or `model.application` is required"),
+        ("model.weights=imagenet", "`model.weights` is used only with `model.application`"),
+        ("model.output=-1", "`model.output` must be null, an output's name or its index from 0 up, not -1"),
+        ("model.trust=1", "`model.trust` must be true or false, not 1"),
+        ("model.preprocess.resize.short_side=9", "used only where `model.preprocess.resize.how` is center_crop"),
+        ("model.preprocess.resize={how: center_crop, shape: 9, short_side: 8}", "must be at least 9"),
+        ("model.preprocess.scale=null", "must be auto, none, tf, torch, caffe, the name of a Keras application"),
+        ("model.preprocess.scale.divide=0", "must be a number above 0, not 0"),
+        ("model.preprocess.scale.std=[1, 0]", "must be null or a list of numbers above 0, one a channel"),
+        ("model.preprocess.scale={mean: [1], std: [1, 1]}", "must have one number a channel each, but have 1 and 2"),
+        ("output.map_size=[7]", "must be null, [HEIGHT, WIDTH] or one whole number for both, not [7]"),
+        ("output.map_size=true", "or one whole number for both, not true"),
+        ("output.map_dtype=null", "must be float16, float32, uint8 or none, not null"),
+        ("output.grid=3", "`output.grid` must be a whole number from 4 to 512, not 3"),
+        ("errors.max_fraction=2", "`errors.max_fraction` must be a number from 0 to 1, not 2"),
+        ("runner.name=flink", "did you mean FlinkRunner?"),
+        ("runner.options.x={a: 1}", "`runner.options.x` must be text, a number, true, false or a list of these"),
+        ("runner.options=[1]", "`runner.options` must be a mapping from the names of Beam's options"),
+        ("runner.options.--num-workers=2", "without leading dashes and with underscores, as num_workers"),
+        ("runner.options.runner=x", "`runner.name` names the runner"),
+        ("explain.batch_size", "this must be KEY=VALUE"),
+        ("=1", "this must be KEY=VALUE"),
+        ("explain..maps=1", "this must be KEY=VALUE"),
+        ("explain.targets=[1,", "the value of `explain.targets` cannot be read"),
+    ],
+)
+def test_an_override_that_cannot_be_is_refused_with_what_would_be_right(refusal, override, expected):
+    sentence = refusal(MINIMAL, override)
+    assert expected in sentence
+    assert f"--set {override}" in sentence
+
+
+def test_a_file_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.yaml does not exist"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_a_directory_is_no_configuration_file(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: is a directory"):
+        load_config(tmp_path)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"run\.yaml is not text in UTF-8"):
+        load_config(path)
+
+
+def test_the_line_of_a_wrong_key_is_told(refusal):
+    text = MINIMAL + "explain:\n  maps: signed\n  jit: maybe\n"
+    assert "run.yaml, line 6: `explain.jit` must be auto, on or off" in refusal(text)
+
+
+def test_of_several_problems_the_first_is_told_and_the_others_counted(refusal):
+    assert refusal(MINIMAL + "explain: {maps: x, jit: y, biases: z}\n").endswith('not "x" (and 2 more problems)')
+    assert "(and 1 more problem)" in refusal(MINIMAL + "explain: {maps: x, jit: y}\n")
+
+
+def test_a_misspelt_key_is_not_also_reported_as_missing(refusal):
+    sentence = refusal("inptu: {shards: a}\nmodel: {path: m}\noutput: {path: o}\n")
+    assert sentence.endswith("unknown key `inptu`; did you mean `input`?")
+    sentence = refusal("input: {shards: a}\nmodle: {path: m}\noutput: {path: o}\n")
+    assert sentence.endswith("unknown key `modle`; did you mean `model`?")
+
+
+def test_targets_from_labels_need_labels(refusal):
+    sentence = refusal(MINIMAL + "explain: {targets: label}\n", 'input.fields.label=""')
+    assert "`explain.targets` is label, but `input.fields.label`" in sentence
+
+
+def test_a_dotted_key_in_a_file_is_told_where_it_belongs(refusal):
+    sentence = refusal(MINIMAL + "explain.batch_size: 3\n")
+    assert sentence.endswith("line 4: `explain.batch_size` must be written as `batch_size` within the section explain")
+
+
+def test_a_problem_in_plain_values_is_a_sentence_too():
+    with pytest.raises(ConfigError, match=r"^the configuration: unknown key `outptu`; did you mean `output`\?$"):
+        Config.from_dict({"input": {"shards": "a"}, "model": {"path": "m"}, "outptu": {"path": "o"}})
+    with pytest.raises(ConfigError, match="must have the sections"):
+        Config.from_dict([])
+
+
+def misspellings(name):
+    """Every way to leave out, double, exchange or replace one character."""
+    for position in range(len(name)):
+        before, letter, after = name[:position], name[position], name[position + 1 :]
+        yield before + after
+        yield before + letter + letter + after
+        yield before + after[:1] + letter + after[1:]
+        for other in "aex_Z":
+            yield before + other + after
+            yield before + other + letter + after
+
+
+@pytest.mark.parametrize("key", schema_keys())
+def test_every_misspelling_of_a_key_by_one_character_is_put_right(key):
+    section, _, name = key.rpartition(".")
+    siblings = {each.rpartition(".")[2] for each in schema_keys() if each.rpartition(".")[0] == section}
+    for wrong in set(misspellings(name)) - siblings - {""}:
+        value = {"input": {"shards": "a"}, "model": {"path": "m"}, "output": {"path": "o"}}
+        inner = value
+        for part in filter(None, section.split(".")):
+            inner = inner.setdefault(part, {})
+        inner[wrong] = inner.pop(name, "x")
+        with pytest.raises(ConfigError) as refused:
+            Config.from_dict(value)
+        sentence = str(refused.value)
+        assert f"unknown key `{section}.{wrong}`".replace("`.", "`") in sentence
+        suggested = f"did you mean `{key}`?" in sentence
+        listed = f"the keys of {section} are" in sentence and name in sentence.partition(" are ")[2]
+        assert suggested or listed, sentence
+        assert suggested or len(name) <= 3, f"{sentence} for {key}"
+
+
+# What decides the content of the output.
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "explain.batch_size=8",
+        "explain.jit=off",
+        "runner.name=FlinkRunner",
+        "runner.options.x=1",
+        "errors.max_fraction=1",
+        "input.shards=b.tfrecord",
+        "input.format=parquet",
+        "input.limit=5",
+        "input.images_per_unit=5",
+        "output.path=elsewhere",
+        "model.path=other.keras",  # its content does, which the launcher adds
+        "model.class_names=names.txt",
+        "model.trust=true",
+    ],
+)
+def test_what_does_not_change_the_content_is_not_part_of_the_identity(written, override):
+    assert load_config(written(), [override]).identity() == load_config(written()).identity()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.output=1",
+        "model.preprocess.resize.filter=box",
+        "model.preprocess.scale.divide=255",
+        "explain.maps=signed",
+        "explain.biases=explicit",
+        "explain.targets=top-2",
+        "explain.contrast=runner_up",
+        "output.map_size=7",
+        "output.map_dtype=uint8",
+        "output.grid=14",
+        "input.fields.image=png",
+    ],
+)
+def test_what_changes_the_content_is_part_of_the_identity(written, override):
+    changed = load_config(written(), [override]).identity()
+    assert changed != load_config(written()).identity()
+    assert json.loads(json.dumps(changed)) == changed
+
+
+# The documentation of the keys.
+
+
+def test_every_key_is_described_with_its_default():
+    described = describe_keys()
+    for key in leaves():
+        field = schema_keys()[key]
+        assert f"\n{key}  (" in described
+        assert field.description
+        assert field.description.endswith(".")
+        assert "default" in field.description or "required" in field.description
+    assert "input.shards  (required)" in described
+    assert "output.grid  (default: 56)" in described
+    assert "model.preprocess.scale.divide  (default: 1)" in described
+
+
+@pytest.mark.parametrize("key", leaves())
+def test_every_key_says_what_would_be_right(refusal, key):
+    sentence = refusal(MINIMAL, f"{key}=[[x]]")
+    assert f"`{key}` must be " in sentence
+
+
+def test_the_local_example_names_every_key_and_shows_the_defaults():
+    set_for_the_example = {
+        "input.shards",
+        "model.path",
+        "model.preprocess.resize.shape",
+        "model.preprocess.scale",
+        "output.path",
+    }
+    shown = yaml.safe_load(LOCAL.read_text())
+    config = load_config(LOCAL)
+    defaults = Config.from_dict(
+        {"input": {"shards": "a"}, "model": {"path": "m"}, "output": {"path": "o"}},
+    ).to_dict()
+    for key in leaves():
+        value = at(key, shown)
+        if not any(f"{key}.".startswith(f"{example}.") for example in set_for_the_example):
+            assert value == at(key, defaults), key
+    assert config.input.shards == ("data/cifar10_test.tfrecord-*",)
+    assert config.model.path == "resnet20_cifar10.keras"
+    assert config.model.preprocess.resize.shape == (32, 32)
+    assert at("model.preprocess.scale", config.to_dict()) == {
+        "divide": 255.0,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
+    assert config.output.path == "out/cifar10"
+
+
+def test_every_line_of_the_local_example_that_differs_from_the_default_says_so():
+    marked = [line.split(":")[0].strip() for line in LOCAL.read_text().splitlines() if "# set for this example" in line]
+    assert marked == ["shards", "path", "shape", "scale", "path"]
+
+
+def test_the_configuration_loads_without_any_framework():
+    program = (
+        "import sys; import pipeline.config; "
+        "print([name for name in ('tensorflow', 'keras', 'apache_beam', 'pyarrow') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,456 @@
+import io
+import itertools
+import os
+import pathlib
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from transforms.decode import FILTERS, Resize, UndecodableImage, decode_ahead, decode_image
+
+PROJECT = pathlib.Path(__file__).parents[2]
+DATA = pathlib.Path(os.environ.get("FULLGRAD_TEST_DATA", PROJECT.parent / "shared" / "data"))
+
+
+def random_pixels(height, width, channels=3, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+    return pixels[..., 0] if channels == 1 else pixels
+
+
+def encode(image, format="PNG", **options):
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def as_it_is(encoded, channels=3):
+    """The image's pixels at its own size."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        return decode_image(encoded, Resize((image.height, image.width)), channels)
+
+
+class TestPixels:
+    @pytest.mark.parametrize("how", ["stretch", "center_crop"])
+    def test_an_image_of_the_right_size_keeps_its_pixels(self, how):
+        pixels = random_pixels(40, 30)
+        short_side = {"stretch": None, "center_crop": 30}[how]
+        shape = {"stretch": (40, 30), "center_crop": (30, 30)}[how]
+        decoded = decode_image(encode(pixels), Resize(shape, how, short_side), 3)
+        assert decoded.dtype == np.uint8
+        np.testing.assert_array_equal(decoded, pixels[5:35] if how == "center_crop" else pixels)
+
+    @pytest.mark.parametrize("format", ["PNG", "BMP", "PPM", "TIFF", "JPEG", "WEBP", "GIF", "JPEG2000", "AVIF"])
+    def test_every_format_gives_the_pixels_that_pillow_gives(self, format):
+        encoded = encode(random_pixels(16, 24), format)
+        np.testing.assert_array_equal(as_it_is(encoded), np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")))
+
+    def test_the_image_is_turned_upright(self):
+        pixels = random_pixels(16, 24)
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the camera was held on its side: upright is a quarter turn clockwise
+        decoded = decode_image(encode(pixels, exif=exif), Resize((24, 16)), 3)
+        np.testing.assert_array_equal(decoded, np.rot90(pixels, -1))
+
+    def test_alpha_is_dropped(self):
+        pixels = random_pixels(8, 8, 4)
+        np.testing.assert_array_equal(as_it_is(encode(pixels)), pixels[..., :3])
+        grey = Image.fromarray(pixels[..., :2])
+        assert grey.mode == "LA"
+        np.testing.assert_array_equal(as_it_is(encode(grey), 1)[..., 0], pixels[..., 0])
+
+    def test_a_palette_becomes_its_colours_whether_or_not_one_is_transparent(self):
+        image = Image.fromarray(random_pixels(8, 8)).quantize(16)
+        colours = np.asarray(image.convert("RGB"))
+        np.testing.assert_array_equal(as_it_is(encode(image)), colours)
+        np.testing.assert_array_equal(as_it_is(encode(image, transparency=3)), colours)
+        np.testing.assert_array_equal(as_it_is(encode(image, transparency=bytes(range(16)))), colours)
+
+    def test_cmyk_becomes_rgb(self):
+        image = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+        encoded = encode(image, "TIFF")
+        np.testing.assert_array_equal(as_it_is(encoded), np.broadcast_to(np.uint8([0, 255, 255]), (8, 8, 3)))
+        assert as_it_is(encoded, 1).shape == (8, 8, 1)
+
+    def test_one_bit_is_black_and_white(self):
+        bits = random_pixels(8, 8, 1) > 127
+        np.testing.assert_array_equal(as_it_is(encode(bits), 1)[..., 0], bits * np.uint8(255))
+
+    def test_grey_fills_three_channels_and_colour_becomes_luma(self):
+        grey = random_pixels(8, 8, 1)
+        np.testing.assert_array_equal(as_it_is(encode(grey), 3), np.repeat(grey[..., None], 3, axis=2))
+        pixels = random_pixels(8, 8)
+        np.testing.assert_array_equal(as_it_is(encode(pixels), 1)[..., 0], Image.fromarray(pixels).convert("L"))
+
+    @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+    def test_sixteen_bit_grey_is_scaled_rather_than_clipped(self, format):
+        values = np.uint16([[0, 255, 256, 257, 32768, 65535]])
+        decoded = as_it_is(encode(values, format), 1)
+        np.testing.assert_array_equal(decoded[..., 0], [[0, 0, 1, 1, 128, 255]])
+
+    def test_thirty_two_bit_grey_is_taken_for_sixteen_bits(self):
+        decoded = as_it_is(encode(np.int32([[0, 256, 65535]]), "TIFF"), 1)
+        np.testing.assert_array_equal(decoded[..., 0], [[0, 1, 255]])
+
+    def test_floating_grey_reaches_from_zero_to_one(self):
+        decoded = as_it_is(encode(np.float32([[0, 0.5, 1]]), "TIFF"), 1)
+        np.testing.assert_array_equal(decoded[..., 0], [[0, 128, 255]])
+
+    @pytest.mark.parametrize("values", [np.int32([[0, 70000]]), np.int32([[-1, 5]]), np.float32([[0, 255]])])
+    def test_grey_without_a_known_white_is_refused(self, values):
+        with pytest.raises(UndecodableImage, match="grey values"):
+            as_it_is(encode(values, "TIFF"), 1)
+
+    def test_not_a_number_is_refused(self):
+        with pytest.raises(UndecodableImage, match="grey values"):
+            as_it_is(encode(np.float32([[0, np.nan]]), "TIFF"), 1)
+
+    def test_only_one_or_three_channels_are_decoded(self):
+        with pytest.raises(ValueError, match="not to 4"):
+            decode_image(encode(random_pixels(8, 8)), Resize((8, 8)), 4)
+
+    def test_the_lossless_cifar_images_are_what_pillow_gives(self):
+        shard = DATA / "cifar10" / "lossless.tfrecord-00000-of-00001"
+        if not shard.exists():
+            pytest.skip(f"{shard} is not here")
+        images = list(itertools.islice(pngs(shard), 200))
+        assert len(images) == 200
+        for encoded in images:
+            expected = np.asarray(Image.open(io.BytesIO(encoded)))
+            np.testing.assert_array_equal(decode_image(encoded, Resize((32, 32)), 3), expected)
+
+
+def pngs(shard):
+    """The PNG inside every record of a TFRecord shard, found by its signature and its end."""
+    with shard.open("rb") as file:
+        while header := file.read(12):
+            record = file.read(struct.unpack("<Q", header[:8])[0] + 4)
+            yield record[record.index(b"\x89PNG") : record.index(b"IEND") + 8]
+
+
+class TestResize:
+    @pytest.mark.parametrize("filter", FILTERS)
+    def test_stretch_is_pillows_resize_whatever_the_aspect_ratio(self, filter):
+        pixels = random_pixels(40, 30)
+        decoded = decode_image(encode(pixels), Resize((20, 25), filter=filter), 3)
+        np.testing.assert_array_equal(decoded, Image.fromarray(pixels).resize((25, 20), FILTERS[filter]))
+
+    @pytest.mark.parametrize(
+        ("size", "resized_size", "box"),
+        [
+            ((500, 375), (341, 256), (58, 16, 282, 240)),  # 58.5 rounds to the even 58
+            ((375, 500), (256, 341), (16, 58, 240, 282)),
+            ((376, 263), (365, 256), (70, 16, 294, 240)),  # 365.99 rounds down, 70.5 to the even 70
+            ((300, 500), (256, 426), (16, 101, 240, 325)),
+            ((100, 100), (256, 256), (16, 16, 240, 240)),
+        ],
+    )
+    def test_center_crop_rounds_as_torchvision(self, size, resized_size, box):
+        image = Image.fromarray(random_pixels(size[1], size[0]))
+        decoded = decode_image(encode(image), Resize((224, 224), "center_crop"), 3)
+        np.testing.assert_array_equal(decoded, image.resize(resized_size, Image.Resampling.BILINEAR).crop(box))
+
+    @given(
+        size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+        shape=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+        larger=st.integers(0, 5),
+        channels=st.sampled_from([1, 3]),
+    )
+    @settings(deadline=None)
+    def test_the_shape_is_always_what_was_asked_for(self, size, shape, larger, channels):
+        encoded = encode(Image.new("RGB", size))
+        for resize in (Resize(shape), Resize(shape, "center_crop"), Resize(shape, "center_crop", max(shape) + larger)):
+            assert decode_image(encoded, resize, channels).shape == (*shape, channels)
+
+    def test_the_models_input_fills_in_only_a_shape_that_was_left_open(self):
+        assert Resize(how="center_crop", short_side=256).for_input((224, 224)).shape == (224, 224)
+        assert Resize((32, 32)).for_input((224, 224)).shape == (32, 32)
+        with pytest.raises(ValueError, match="no shape"):
+            decode_image(encode(random_pixels(8, 8)), Resize(), 3)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"how": "squeeze"}, "squeeze"),
+            ({"filter": "linear"}, "linear"),
+            ({"shape": (0, 3)}, "height and a width"),
+            ({"shape": (8, 8), "short_side": 9}, "belongs to center_crop"),
+            ({"shape": (8, 9), "how": "center_crop", "short_side": 8}, "less than"),
+        ],
+    )
+    def test_what_cannot_be_done_is_refused(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            Resize(**arguments)
+
+    def test_the_reference_images_are_crops_of_the_resized_jpegs(self):
+        """Their crop is not torchvision's: it begins at (side − 228) // 2, up to a pixel before the middle."""
+        reference = DATA.parent / "reference" / "squeezenet_imagenet.npz"
+        if not reference.exists() or not (DATA / "imagenet").exists():
+            pytest.skip(f"{reference} or {DATA / 'imagenet'} is not here")
+        lines = (DATA / "imagenet" / "labels.csv").read_text().splitlines()[1:]
+        names = {int(label): name for name, label in (line.split(",")[:2] for line in lines)}
+        with np.load(reference) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+        for expected, label in zip(images, labels, strict=True):
+            encoded = (DATA / "imagenet" / "images" / names[int(label)]).read_bytes()
+            with Image.open(io.BytesIO(encoded)) as image:
+                height, width = (round(256 * side / min(image.size)) for side in (image.height, image.width))
+            decoded = decode_image(encoded, Resize((height, width)), 3)
+            top, left = (height - 228) // 2, (width - 228) // 2
+            np.testing.assert_array_equal(decoded[top : top + 227, left : left + 227], expected)
+
+
+SAMPLES = [
+    encode(random_pixels(24, 32), "JPEG"),
+    encode(random_pixels(24, 32), "JPEG", progressive=True),
+    encode(random_pixels(24, 32), "PNG"),
+    encode(Image.fromarray(random_pixels(24, 32)).quantize(16), "PNG", transparency=3),
+    encode(random_pixels(24, 32).astype(np.uint16)[..., 0] * 257, "PNG"),
+    encode(random_pixels(24, 32), "WEBP"),
+    encode(random_pixels(24, 32), "TIFF", compression="tiff_lzw"),
+]
+
+
+def with_bytes_replaced(encoded, replacements):
+    mutated = bytearray(encoded)
+    for place, value in replacements:
+        mutated[int(place * len(mutated))] = value
+    return bytes(mutated)
+
+
+MUTATED = st.builds(
+    lambda encoded, replacements, cut, inserted: (
+        with_bytes_replaced(encoded, replacements)[: int(cut * len(encoded))] + inserted
+    ),
+    st.sampled_from(SAMPLES),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+    st.sampled_from([1.0, 1.0, 0.9, 0.3]),
+    st.binary(max_size=20),
+)
+
+
+class TestDamage:
+    @given(encoded=st.one_of(MUTATED, st.binary(max_size=200)))
+    @settings(deadline=None, max_examples=1000)
+    @pytest.mark.filterwarnings("ignore")  # of Pillow, about what it finds in the metadata
+    def test_any_bytes_are_an_image_or_undecodable(self, encoded):
+        try:
+            decoded = decode_image(encoded, Resize((8, 8), "center_crop"), 3)
+        except UndecodableImage as error:
+            undecodable = str(error)
+        else:
+            assert decoded.shape == (8, 8, 3)
+            return
+        assert "\n" not in undecodable
+        assert " at 0x" not in undecodable  # an object's address, which would differ from run to run
+
+    @pytest.mark.parametrize("encoded", SAMPLES)
+    @pytest.mark.filterwarnings("ignore")
+    def test_a_truncated_image_is_never_half_an_image(self, encoded):
+        whole = as_it_is(encoded)
+        undecodable = 0
+        for length in range(len(encoded)):
+            try:
+                decoded = decode_image(encoded[:length], Resize((24, 32)), 3)
+            except UndecodableImage:
+                undecodable += 1
+            else:
+                np.testing.assert_array_equal(decoded, whole)
+        assert undecodable > 0.9 * len(encoded)
+
+    def test_no_bytes_are_no_image(self):
+        with pytest.raises(UndecodableImage, match="0 bytes"):
+            decode_image(b"", Resize((8, 8)), 3)
+
+    def test_text_is_no_image_and_the_message_shows_how_it_begins(self):
+        with pytest.raises(UndecodableImage, match="<html><body>"):
+            decode_image(b"<html><body>404 not found</body></html>", Resize((8, 8)), 3)
+
+    def test_bytes_without_a_signature_are_not_taken_for_an_image(self):
+        assert Image.open(io.BytesIO(encode(random_pixels(8, 8), "TGA"))).size == (8, 8)
+        with pytest.raises(UndecodableImage):
+            decode_image(encode(random_pixels(8, 8), "TGA"), Resize((8, 8)), 3)
+
+    def test_an_image_without_pixels_is_undecodable(self):
+        with pytest.raises(UndecodableImage):
+            decode_image(png_header(0, 8), Resize((8, 8)), 3)
+
+    @pytest.mark.parametrize("width", [10_000, 1_000_000])
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+    def test_a_decompression_bomb_is_an_error_before_it_is_unpacked(self, width):
+        with pytest.raises(UndecodableImage, match="pixels"):
+            decode_image(png_header(width, 10_000), Resize((8, 8)), 3)
+
+    def test_a_strip_that_resizing_would_blow_up_is_an_error(self):
+        with pytest.raises(UndecodableImage, match="256×25600000"):
+            decode_image(encode(Image.new("L", (1, 100_000))), Resize((224, 224), "center_crop"), 3)
+
+
+def png_header(width, height):
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(chunk) - 4) + chunk + checksum + struct.pack(">I", 8) + b"IDAT"
+
+
+def threads_running():
+    return {thread for thread in threading.enumerate() if thread.name.startswith(("decode", "read-ahead"))}
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    assert not threads_running()
+
+
+class TestDecodeAhead:
+    @given(
+        items=st.lists(st.integers(), max_size=50),
+        threads=st.integers(1, 4),
+        ahead=st.integers(1, 10),
+    )
+    @settings(deadline=None, max_examples=50)
+    def test_it_is_a_map_in_order(self, items, threads, ahead):
+        def decode(item):
+            time.sleep(item % 3 * 1e-4)
+            return item * 2
+
+        assert list(decode_ahead(items, decode, threads=threads, ahead=ahead)) == [item * 2 for item in items]
+
+    @pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (2, 1), (2, 5), (8, 3)])
+    def test_it_reads_as_far_ahead_as_it_may_and_no_further(self, threads, ahead):
+        read = 0
+
+        def items():
+            nonlocal read
+            for item in range(30):
+                read += 1
+                yield item
+
+        results = decode_ahead(items(), lambda item: item, threads=threads, ahead=ahead)
+        assert read == 0
+        for consumed, _ in enumerate(results, start=1):
+            allowed = min(30, consumed + ahead)
+            eventually(lambda allowed=allowed: read == allowed)
+            time.sleep(1e-3)
+            assert read == allowed
+        assert read == 30
+
+    def test_no_more_threads_decode_at_once_than_were_asked_for(self):
+        decoding, most, lock = 0, 0, threading.Lock()
+
+        def decode(item):
+            nonlocal decoding, most
+            with lock:
+                decoding += 1
+                most = max(most, decoding)
+            time.sleep(1e-3)
+            with lock:
+                decoding -= 1
+
+        list(decode_ahead(range(50), decode, threads=3, ahead=20))
+        assert most == 3
+
+    def test_only_one_background_thread_reads(self):
+        readers = set()
+
+        def items():
+            for item in range(20):
+                readers.add(threading.current_thread())
+                yield item
+
+        list(decode_ahead(items(), lambda item: item, threads=4, ahead=4))
+        assert len(readers) == 1
+        assert threading.current_thread() not in readers
+
+    def test_reading_and_decoding_go_on_while_the_consumer_computes(self):
+        decoded = [threading.Event() for _ in range(10)]
+        for item in decode_ahead(range(10), lambda item: decoded[item].set() or item, threads=1, ahead=4):
+            assert decoded[min(9, item + 4)].wait(timeout=5)
+
+    @pytest.mark.parametrize("ahead", [1, 4, 100])
+    def test_an_exception_of_the_input_comes_after_all_items_before_it(self, ahead):
+        def items():
+            yield from range(7)
+            raise OSError("the disk is gone")
+
+        delivered = []
+        with pytest.raises(OSError, match="the disk is gone"):
+            delivered.extend(decode_ahead(items(), slowly, threads=3, ahead=ahead))  # extend keeps what came before
+        assert delivered == list(range(7))
+
+    def test_an_exception_of_decode_comes_at_its_place(self):
+        def decode(item):
+            if item == 5:
+                raise ZeroDivisionError
+            return item
+
+        delivered = []
+        with pytest.raises(ZeroDivisionError):
+            delivered.extend(decode_ahead(range(1000), decode, threads=3, ahead=10))
+        assert delivered == list(range(5))
+
+    def test_what_is_wrong_with_one_item_is_a_result_like_any_other(self):
+        def decode(item):
+            return UndecodableImage("half an image") if item == 1 else item
+
+        results = list(decode_ahead(range(3), decode, threads=2, ahead=2))
+        assert [type(result) for result in results] == [int, UndecodableImage, int]
+
+    def test_closing_early_ends_all_threads_and_drops_what_was_not_begun(self):
+        decoded = []
+
+        def decode(item):
+            time.sleep(0.01)
+            decoded.append(item)
+
+        results = decode_ahead(itertools.count(), decode, threads=2, ahead=1000)
+        next(results)
+        assert threads_running()
+        results.close()
+        assert not threads_running()
+        assert len(decoded) < 100
+
+    def test_a_consumer_that_raises_ends_all_threads(self):
+        with pytest.raises(RuntimeError):
+            raise_at_the_first(decode_ahead(itertools.count(), lambda item: item, threads=2, ahead=4))
+        eventually(lambda: not threads_running())
+
+    def test_a_generator_that_is_never_finished_lets_the_interpreter_exit(self):
+        code = (
+            "import itertools, sys; from transforms.decode import decode_ahead; "
+            "sys.kept = decode_ahead(itertools.count(), abs, threads=2, ahead=4); next(sys.kept)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, timeout=60, check=False).returncode == 0
+
+    def test_closing_before_the_first_result_reads_nothing(self):
+        decode_ahead(pytest.fail, slowly, threads=1, ahead=1).close()
+
+    @pytest.mark.parametrize("wrong", [{"threads": 0}, {"ahead": 0}])
+    def test_there_is_at_least_one_thread_and_one_item_ahead(self, wrong):
+        with pytest.raises(ValueError, match="must be"):
+            list(decode_ahead([1], slowly, **{"threads": 1, "ahead": 1, **wrong}))
+
+
+def slowly(item):
+    time.sleep(1e-3)
+    return item
+
+
+def raise_at_the_first(results):
+    for _ in results:
+        raise RuntimeError
+
+
+def eventually(holds, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(1e-4)

@@ -1,0 +1,153 @@
+"""The finished statistics: one row per class, made of merged statistics and of how the classes compare."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transforms.parts import Output, read_table
+from transforms.statistics import DATASET, FIGURES, ClassStatistics, Ranking
+from transforms.unit import Receipt
+
+_QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
+
+# The figures in which shortcuts show: what lies in a corner or along the border is seldom the object.
+SUSPICIOUS = ("border_mass", "corner_mass")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Digest:
+    """What other classes, and the similarity ranking, need to know of one.
+
+    Attributes:
+      class_index: the class; `DATASET` for all.
+      images: its maps.
+      labelled, correct: as in `ClassStatistics`.
+      means: float64 [len(FIGURES)], NaN where no map has mass.
+      coarse: float64 [14, 14], the mean map.
+      map: float64 [grid, grid], the mean map; of the dataset alone, None of a class.
+      errors: float32 [n], the sample's completeness errors; of the dataset alone, None of a class.
+      largest_error: the largest completeness error.
+    """
+
+    class_index: int
+    images: int
+    labelled: int
+    correct: int
+    means: np.ndarray
+    coarse: np.ndarray
+    map: np.ndarray | None
+    errors: np.ndarray | None
+    largest_error: float
+
+    @classmethod
+    def of(cls, class_index: int, statistics: ClassStatistics) -> Digest:
+        whole = class_index == DATASET
+        figures = statistics.figures
+        return cls(
+            class_index=class_index,
+            images=statistics.logit.count,
+            labelled=statistics.labelled,
+            correct=statistics.correct,
+            means=figures.mean if figures.count else np.full_like(figures.mean, np.nan),
+            coarse=statistics.coarse.mean,
+            map=statistics.map.mean if whole else None,
+            errors=statistics.sample.rows[:, -1] if whole else None,
+            largest_error=statistics.largest_error,
+        )
+
+
+def z_score(figure: str, class_index: int, digests: Iterable[Digest]) -> float | None:
+    """How many standard deviations a class's mean figure lies above the other classes' means.
+
+    Mean and sample standard deviation (n − 1) are those of the others, so that a class cannot hide behind itself. None
+    where fewer than two others have maps, or they are all alike.
+    """
+    column = FIGURES.index(figure)
+    means = {d.class_index: d.means[column] for d in digests if d.class_index != DATASET and np.isfinite(d.means).all()}
+    own = means.pop(class_index, None)
+    others = np.asarray(list(means.values()))
+    if own is None or len(others) < 2 or not (std := others.std(ddof=1)):
+        return None
+    return float((own - others.mean()) / std)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of the angle between maps a [N, …] and one map b […]; float64 [N], NaN where one has no mass."""
+    flat, other = a.reshape(len(a), -1).astype(np.float64), b.ravel().astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return flat @ other / (np.linalg.norm(flat, axis=1) * np.linalg.norm(other))
+
+
+def rank_by_similarity(receipt: Receipt, output: Output, digests: Sequence[Digest]) -> Iterator[tuple[int, Ranking]]:
+    """Ranks a committed unit's images by how like their coarse map is to their class's mean one."""
+    table = read_table(output.part("maps", receipt.unit), ["image_id", "target", "coarse_map"])
+    targets = table["target"].to_numpy()
+    ids = table["image_id"].to_pylist()
+    if not ids:
+        return
+    coarse = table["coarse_map"].combine_chunks().flatten().to_numpy().reshape(len(ids), -1)
+    means = {digest.class_index: digest.coarse for digest in digests}
+    groups = [(int(c), np.flatnonzero(targets == c)) for c in np.unique(targets)]
+    for class_index, chosen in [(DATASET, np.arange(len(ids))), *groups]:
+        similarity = cosine(coarse[chosen], means[class_index])
+        known = np.isfinite(similarity)
+        yield class_index, Ranking.of(similarity[known], [ids[i] for i in chosen[known]])
+
+
+def class_row(
+    class_index: int,
+    statistics: ClassStatistics,
+    digests: Sequence[Digest],
+    rankings: Mapping[int, Ranking],
+    class_names: Sequence[str] | None,
+) -> dict[str, Any]:
+    """One row of `parts.CLASSES`."""
+    dataset = next((d for d in digests if d.class_index == DATASET), None)
+    has_maps = statistics.map.count > 0
+    mean_map = statistics.map.mean
+    ranking = rankings.get(class_index, Ranking())
+    row: dict[str, Any] = {
+        "class": class_index,
+        "class_name": class_names[class_index] if class_names and class_index >= 0 else None,
+        "images": statistics.logit.count,
+        "labelled": statistics.labelled,
+        "correct": statistics.correct,
+        "mean_logit": float(statistics.logit.mean) if statistics.logit.count else None,
+        "mean_probability": float(statistics.probability.mean) if statistics.probability.count else None,
+        "mean_map": mean_map.ravel() if has_maps else None,
+        "std_map": statistics.map.std().ravel() if has_maps else None,
+        "contrast_map": None,
+        "wrong_map": statistics.wrong.mean.ravel() if statistics.wrong.count else None,
+        "similarity": None,
+        **{f"{name}_z": z_score(name, class_index, digests) for name in SUSPICIOUS},
+        "top_logit_ids": [image_id for _, image_id in statistics.by_logit.top],
+        "bottom_logit_ids": [image_id for _, image_id in statistics.by_logit.bottom],
+        "top_similarity_ids": [image_id for _, image_id in ranking.top],
+        "bottom_similarity_ids": [image_id for _, image_id in ranking.bottom],
+    }
+    if has_maps and dataset is not None and dataset.map is not None:
+        row["contrast_map"] = (mean_map - dataset.map).ravel()
+        row["similarity"] = float(cosine(mean_map[None], dataset.map)[0])
+    row.update(_figure_columns(statistics))
+    errors = statistics.sample.rows[:, -1].astype(np.float64)
+    for name in ("p50", "p95"):
+        row[f"completeness_error_{name}"] = float(np.quantile(errors, _QUANTILES[name])) if len(errors) else None
+    row["completeness_error_max"] = statistics.largest_error if statistics.logit.count else None
+    return row
+
+
+def _figure_columns(statistics: ClassStatistics) -> dict[str, float | None]:
+    columns: dict[str, float | None] = {}
+    std = statistics.figures.std()
+    rows = statistics.sample.rows[:, : len(FIGURES)].astype(np.float64)
+    rows = rows[np.isfinite(rows).all(axis=1)]  # as in the means: a map without mass has no figures
+    for i, name in enumerate(FIGURES):
+        columns[f"{name}_mean"] = float(statistics.figures.mean[i]) if statistics.figures.count else None
+        columns[f"{name}_std"] = float(std[i]) if statistics.figures.count else None
+        for what, q in _QUANTILES.items():
+            columns[f"{name}_{what}"] = float(np.quantile(rows[:, i], q)) if len(rows) else None
+    return columns

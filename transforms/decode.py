@@ -1,0 +1,214 @@
+"""Turns encoded images into pixels of the model's size, in threads that run ahead of the compute."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+# Pillow knows more, but some of them (TGA, for one) have no signature and make an image of any bytes, and EPS starts
+# another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class UndecodableImage(ValueError):
+    """The bytes are no image that can be decoded: one sentence that says what is wrong with them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resize:
+    """How an image of any size gets the size that the model takes.
+
+    An image that has the size it would be resampled to keeps its pixels, bit for bit. All filters but `nearest` are
+    Pillow's, which average over the source pixels when they shrink; `tf.image.resize` by default does not.
+
+    Attributes:
+      shape: (height, width) in pixels that come out; None stands for the model's input, filled in by `for_input`.
+      how: `stretch` resizes straight to `shape`, whatever the aspect ratio. `center_crop` resizes the short side to
+        `short_side` and cuts `shape` out of the middle, with torchvision's roundings: the long side is
+        int(short_side · long / short), rounded down, and the crop begins at round((side − crop) / 2), halves to the
+        even number.
+      short_side: pixels, at least the larger side of `shape`; None: round(max(shape) / 0.875), for 224 the usual 256.
+      filter: one of `FILTERS`.
+    """
+
+    shape: tuple[int, int] | None = None
+    how: Literal["stretch", "center_crop"] = "stretch"
+    short_side: int | None = None
+    filter: Literal["bilinear", "bicubic", "nearest", "lanczos", "box"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.how not in ("stretch", "center_crop"):
+            raise ValueError(f"how is {self.how!r}; it must be stretch or center_crop.")
+        if self.filter not in FILTERS:
+            raise ValueError(f"filter is {self.filter!r}; it must be one of {', '.join(FILTERS)}.")
+        if self.shape is not None and (len(self.shape) != 2 or min(self.shape) < 1):
+            raise ValueError(f"shape is {self.shape}; it must be a height and a width in pixels.")
+        if self.short_side is None:
+            return
+        if self.how == "stretch":
+            raise ValueError(f"short_side is {self.short_side}, but how: stretch has none; it belongs to center_crop.")
+        if self.short_side < max(self.shape or (1,)):
+            raise ValueError(f"short_side is {self.short_side}, less than the crop's larger side, {self.shape}.")
+
+    def for_input(self, shape: tuple[int, int]) -> Resize:
+        """This, with `shape` (height, width) where it leaves the shape to the model."""
+        return self if self.shape is not None else dataclasses.replace(self, shape=shape)
+
+
+def decode_image(encoded: bytes, resize: Resize, channels: int) -> np.ndarray:
+    """Decodes one image: upright as its EXIF orientation says, in colour or grey, at the size that `resize` says.
+
+    Of an animation it is the first frame. Alpha is dropped, not composited over a colour, as `tf.image` and Keras'
+    `load_img` do. Grey of 16 bits keeps its high byte, as Pillow and `tf.image` do with 16-bit colour; floating grey is
+    0 to 1. Colour to grey is ITU-R 601 luma.
+
+    Args:
+      encoded: the file's bytes, in one of `FORMATS`.
+      resize: with a shape; see `Resize.for_input`.
+      channels: 3 for RGB, 1 for grey.
+
+    Returns:
+      uint8 [height, width, channels], read-only.
+
+    Raises:
+      UndecodableImage: the bytes are no image, are cut off or damaged, or the image is larger than Pillow's
+        `Image.MAX_IMAGE_PIXELS`, before or after resizing.
+      ValueError: `resize` has no shape, or `channels` is neither 1 nor 3.
+    """
+    if resize.shape is None:
+        raise ValueError("resize has no shape; Resize.for_input gives it the model's.")
+    if channels not in (1, 3):
+        raise ValueError(f"Images are decoded to 1 or 3 channels, not to {channels}.")
+    image = _resize(_read(encoded, "L" if channels == 1 else "RGB"), resize)
+    return np.asarray(image).reshape(*resize.shape, channels)
+
+
+def _read(encoded: bytes, mode: str) -> Image.Image:
+    """The decoded, upright image in Pillow's `mode` ("RGB" or "L"), at its own size."""
+    if not encoded:
+        raise UndecodableImage("The image is empty: 0 bytes.")
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            _check_size(*image.size)
+            ImageOps.exif_transpose(image, in_place=True)
+            # Pillow warns where a palette's transparency is lost, which here it is meant to be.
+            image.info.pop("transparency", None)
+            return (_eight_bits(image) if image.mode[0] in "IF" else image).convert(mode)
+    except UndecodableImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise UndecodableImage(
+            f"The {len(encoded)} bytes that begin with {encoded[:12]!r} are no image that can be read as any of "
+            f"{', '.join(FORMATS)}."
+        ) from error
+    # Each format's reader raises what its parser stumbles over: OSError, SyntaxError, struct.error, EOFError, ….
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        raise UndecodableImage(f"The image of {len(encoded)} bytes cannot be decoded: {reason}.") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    """Refuses what would fill the memory: Pillow itself only warns up to twice its limit."""
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise UndecodableImage(f"The image of {width}×{height} pixels is over the limit of {Image.MAX_IMAGE_PIXELS}.")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, 32 bits or floating point, scaled to 8 bits: Pillow's own conversion clips some of them at 255.
+
+    Raises:
+      UndecodableImage: values outside 0 to 65535, or 0 to 1 where they are floating: nothing says which one is white.
+    """
+    values = np.asarray(image)
+    white = 1 if image.mode == "F" else 65535
+    if not (values.min() >= 0 and values.max() <= white):
+        raise UndecodableImage(f"The grey values are {values.min()} to {values.max()}, not within 0 to {white}.")
+    scaled = np.rint(values * 255) if image.mode == "F" else values >> 8
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
+def _resize(image: Image.Image, resize: Resize) -> Image.Image:
+    assert resize.shape is not None
+    height, width = resize.shape
+    if resize.how == "stretch":
+        return image.resize((width, height), FILTERS[resize.filter])
+    short_side = resize.short_side or round(max(resize.shape) / 0.875)
+    short = min(image.size)
+    resized_width, resized_height = (int(short_side * side / short) for side in image.size)
+    # A strip of one pixel's height can be small as it comes and huge when it is as high as the model wants.
+    _check_size(resized_width, resized_height)
+    left, top = round((resized_width - width) / 2), round((resized_height - height) / 2)
+    resized = image.resize((resized_width, resized_height), FILTERS[resize.filter])
+    return resized.crop((left, top, left + width, top + height))
+
+
+def decode_ahead(items: Iterable[T], decode: Callable[[T], U], *, threads: int, ahead: int) -> Generator[U, None, None]:
+    """Yields decode(item) for each item, in order, computed in threads while the consumer is busy with earlier ones.
+
+    One background thread of its own advances `items`, so that reading overlaps with the compute too, and no two threads
+    read at once. What is wrong with one item is `decode`'s to return, as a value of U: here an exception, of `items` or
+    of `decode`, ends the iteration. Nothing starts before the first result is asked for. When the consumer stops early
+    (closes the generator, or lets go of it), what is not begun is dropped, and all threads have ended when the
+    generator has; that waits for the item that is being read and those being decoded.
+
+    Args:
+      items: read lazily, from one thread that is not the caller's.
+      decode: called from `threads` threads at once.
+      threads: how many decode, at least 1.
+      ahead: how many items may have been read that the consumer has not been given, at least 1.
+
+    Raises:
+      whatever `items` or `decode` raises, at its place in the order: after the results of all items before.
+    """
+    in_order: queue.SimpleQueue[Future[U] | None] = queue.SimpleQueue()
+    room = threading.Semaphore(ahead - 1)  # for the items after the first one, which is read in any case
+    stopped = threading.Event()
+    decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def read() -> None:
+        try:
+            for item in items:
+                in_order.put(decoders.submit(decode, item))
+                room.acquire()
+                if stopped.is_set():
+                    return
+        except BaseException as error:
+            failed: Future[U] = Future()
+            failed.set_exception(error)
+            in_order.put(failed)
+        else:
+            in_order.put(None)
+
+    # A daemon, unlike an executor's thread: a generator that is never finished must not keep the interpreter from
+    # exiting while this waits for room.
+    reader = threading.Thread(target=read, name="read-ahead", daemon=True)
+    reader.start()
+    try:
+        while (future := in_order.get()) is not None:
+            result = future.result()
+            room.release()
+            yield result
+    finally:
+        stopped.set()
+        room.release()
+        reader.join()
+        decoders.shutdown(cancel_futures=True)

@@ -1,0 +1,414 @@
+"""What each kind of layer adds to the logit besides passing on its input: the bias terms of the decomposition.
+
+Wherever a step y = s(x₁, x₂, …) is applied, the logit's gradients at its output and the pulled-back ones at its inputs
+satisfy  ⟨g_y, y⟩ = Σᵢ ⟨gᵢ, xᵢ⟩ + term,  and summed over all steps the inner products telescope into
+f = ⟨∇ₓf, x⟩ + Σ terms  (Srinivas & Fleuret 2019, proposition 4, extended from layers with biases to any step). A term
+is zero for whatever is positively homogeneous of degree one: convolutions without bias, ReLU, pooling, sums. The rules
+below are cases of it where the term is known in closed form, place by place; `general` is the definition itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from transforms.fullgrad.autodiff import Gradients, Tap, Tensor
+from transforms.fullgrad.flatten import CannotExpose, Step, Value
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """g ⊙ multiplier, with g the logit's gradient at a tapped tensor."""
+
+    tensor: Tensor
+    multiplier: Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Term:
+    """What one step adds to the logit.
+
+    Attributes:
+      layer: the step's name.
+      explicit: whether it is the term of a bias that the layer has (or, of BatchNorm, the effective one), as in the
+        authors' implementation; the others are the paper's implicit biases.
+      parts: their sum is the term.
+      per_channel: whether the sum is meaningful at every channel; otherwise only summed over channels.
+    """
+
+    layer: str
+    explicit: bool
+    parts: tuple[Part, ...]
+    per_channel: bool = True
+
+    def contributions(self, gradients: Gradients) -> list[Tensor]:
+        """The term as tensors that add up to it: one [N, …, C] where the parts' shapes allow, else one a part."""
+        products = [
+            ops.cast(gradients[part.tensor], "float32") * ops.cast(part.multiplier, "float32") for part in self.parts
+        ]
+        if not self.per_channel:
+            products = [ops.sum(p, axis=-1, keepdims=True) if len(p.shape) > 2 else p for p in products]
+        if all(p.shape == products[0].shape for p in products):
+            total = products[0]
+            for product in products[1:]:
+                total = total + product
+            return [total]
+        return products
+
+
+Values = Mapping[Value, Tensor]
+
+
+class Run:
+    """One forward pass under way: the tensors so far, the tap, and the terms met."""
+
+    def __init__(self, tap: Tap):
+        self.tap = tap
+        self.terms: list[Term] = []
+
+    def add(self, step: Step, *parts: Part, explicit: bool = False, per_channel: bool = True, what: str = "") -> None:
+        self.terms.append(Term(step.name + what, explicit, parts, per_channel))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """How a step is treated.
+
+    Attributes:
+      adds: what it adds to the logit, in words; empty for nothing.
+      apply: runs the step, adds its terms to the run, and returns its output.
+      explicit: whether the step has an explicit bias term, which `biases: explicit` keeps.
+    """
+
+    adds: str
+    apply: Callable[[Run, Step, Values], Any]
+    explicit: bool = False
+
+
+def rule_for(step: Step) -> Rule:
+    """The rule for a step; total, since every step that is not known is treated by the general one.
+
+    Raises:
+      CannotExpose: the layer's data are laid out channels first.
+    """
+    operation = step.operation
+    if getattr(operation, "data_format", None) == "channels_first":
+        raise CannotExpose(
+            f"layer {step.name!r} has data_format 'channels_first'; only 'channels_last' models can be explained"
+        )
+    if isinstance(operation, _BIASED):
+        return _biased_rule(operation, operation.activation)
+    if isinstance(operation, layers.BatchNormalization):
+        return Rule("effective bias β − γ·μ/√(σ² + ε)", _batch_normalization, explicit=True)
+    if isinstance(operation, layers.Rescaling | layers.Normalization):
+        return Rule("constant offset", _shift)
+    if isinstance(operation, layers.Activation):
+        return _activation_rule(operation.activation)
+    if (function := _ELEMENTWISE.get(_kind(operation))) is not None and function(operation):
+        return Rule(f"implicit bias of {step.kind}", _elementwise)
+    if _is_linear(step):
+        return _LINEAR
+    if _kind(operation) in _PRODUCTS:
+        return Rule("product of activations, −g ⊙ y", _product)
+    if _kind(operation) in _SHIFTS and _single_input(step):
+        return Rule("added constant", _shift)
+    return Rule("general: Σ g_y·y − Σ g_x·x", _general)
+
+
+# ---- linear and piecewise linear through zero: nothing is added
+
+
+def _call(run: Run, step: Step, values: Values) -> Any:
+    return step.call(values)
+
+
+_LINEAR = Rule("", _call)
+
+
+# ---- layers with a bias, and activations fused into them
+
+_BIASED = (
+    layers.Dense,
+    layers.EinsumDense,
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+    layers.SeparableConv1D,
+    layers.SeparableConv2D,
+)
+
+
+def _biased_rule(layer: keras.Layer, activation: Any) -> Rule:
+    """g_z ⊙ b at the output z before the activation, then the activation's own term."""
+    has_bias = getattr(layer, "bias", None) is not None
+    of_activation = _activation_rule(activation)
+    if not has_bias and not of_activation.adds and activation is layer.activation:
+        return _LINEAR
+
+    def apply(run: Run, step: Step, values: Values) -> Tensor:
+        with without_activation(layer):
+            z = step.call(values)
+        if has_bias:
+            z = run.tap(z)
+            run.add(step, Part(z, ops.convert_to_tensor(layer.bias)), explicit=True)
+        return _activate(run, step, activation, z)
+
+    return Rule(", ".join(filter(None, ["bias" if has_bias else "", of_activation.adds])), apply, explicit=has_bias)
+
+
+_swap = threading.RLock()
+
+
+@contextlib.contextmanager
+def without_activation(layer: keras.Layer) -> Iterator[None]:
+    """Within it, the layer's call gives its output before the fused activation. Other threads' tracing waits."""
+    with _swap:
+        activation = layer.activation
+        layer.activation = keras.activations.linear
+        try:
+            yield
+        finally:
+            layer.activation = activation
+
+
+def _batch_normalization(run: Run, step: Step, values: Values) -> Tensor:
+    y = run.tap(step.call(values))
+    run.add(step, Part(y, effective_bias(step.operation, len(y.shape))), explicit=True)
+    return y
+
+
+def effective_bias(layer: layers.BatchNormalization, rank: int) -> Tensor:
+    """β − γ·μ/√(σ² + ε) in float32, shaped to broadcast against the layer's output of that rank."""
+    scale = ops.rsqrt(ops.cast(layer.moving_variance, "float32") + layer.epsilon)
+    bias = -ops.cast(layer.moving_mean, "float32") * scale
+    if layer.gamma is not None:
+        bias = bias * ops.cast(layer.gamma, "float32")
+    if layer.beta is not None:
+        bias = bias + ops.cast(layer.beta, "float32")
+    axis = layer.axis % rank
+    return ops.reshape(bias, [-1 if i == axis else 1 for i in range(rank)])
+
+
+# ---- activations: g_y ⊙ y − g_z ⊙ z, with g_z the activation's own pull-back of g_y
+
+# Positively homogeneous of degree one, so that Euler's relation makes the term zero.
+_HOMOGENEOUS = (keras.activations.linear, keras.activations.relu, keras.activations.leaky_relu)
+_ONE_BY_ONE = tuple(
+    getattr(keras.activations, name)
+    for name in (
+        "celu elu exponential gelu hard_shrink hard_sigmoid hard_swish hard_tanh log_sigmoid mish relu6 selu "
+        "sigmoid silu soft_shrink softplus softsign sparse_plus squareplus swish tanh tanh_shrink threshold"
+    ).split()
+    if hasattr(keras.activations, name)
+)
+
+
+def _activation_rule(activation: Any) -> Rule:
+    if activation is None or activation in _HOMOGENEOUS:
+        return _LINEAR
+    if isinstance(activation, keras.Layer):  # a layer object given as the activation
+        return _LINEAR if _is_homogeneous_layer(activation) else Rule(_implicit(activation), _activation_layer)
+    return Rule(_implicit(activation), _activation_layer)
+
+
+def _implicit(activation: Any) -> str:
+    return f"implicit bias of {getattr(activation, '__name__', None) or type(activation).__name__}"
+
+
+def _activation_layer(run: Run, step: Step, values: Values) -> Tensor:
+    (z,) = (values[value] for value in step.inputs)
+    return _activate(run, step, step.operation.activation, z)
+
+
+def _activate(run: Run, step: Step, activation: Any, z: Tensor) -> Tensor:
+    if not _activation_rule(activation).adds:
+        return z if activation is None else activation(z)
+    z = run.tap(z)
+    y = run.tap(activation(z))
+    # A function that is not known to act on each element alone (softmax, a user's own) is exact only over channels.
+    one_by_one = any(activation is known for known in _ONE_BY_ONE)
+    run.add(step, Part(y, y), Part(z, -z), per_channel=one_by_one, what=f" ({_implicit(activation)})")
+    return y
+
+
+def _elementwise(run: Run, step: Step, values: Values) -> Tensor:
+    return _euler(run, step, values, per_channel=True)
+
+
+# ---- the probabilities at the end: undone, since what is explained is the logit before them
+
+
+def squashing(step: Step) -> str | None:
+    """`softmax` or `sigmoid` where that is what the step ends in, fused into a layer or alone; otherwise None."""
+    kind = _kind(step.operation)
+    if kind in ("layers.Softmax", "ops.Softmax", "ops.Sigmoid"):
+        return step.kind.lower()
+    activation = getattr(step.operation, "activation", None)
+    return next((name for name in ("softmax", "sigmoid") if activation is getattr(keras.activations, name)), None)
+
+
+def rule_without_squashing(step: Step) -> Rule:
+    """The rule for a step of which `squashing` is undone."""
+    if isinstance(step.operation, _BIASED):
+        return _biased_rule(step.operation, None)
+    return Rule("", lambda run, step, values: values[step.inputs[0]])
+
+
+def only_moves(step: Step) -> bool:
+    """Whether a step leaves its one input's numbers as they are, in another shape or type at most."""
+    return step.kind in ("Reshape", "Flatten", "Identity", "Dropout", "Cast", "Squeeze", "Permute", "Copy") or (
+        isinstance(step.operation, layers.Activation) and step.operation.activation is keras.activations.linear
+    )
+
+
+# ---- arithmetic
+
+
+def _product(run: Run, step: Step, values: Values) -> Tensor:
+    """A product of n activations is homogeneous of degree n: the term is −(n − 1) · g_y ⊙ y."""
+    y = run.tap(step.call(values))
+    run.add(step, Part(y, -(len(step.inputs) - 1) * y))
+    return y
+
+
+def _shift(run: Run, step: Step, values: Values) -> Tensor:
+    """An affine step y = Ax + c: the term is g_y ⊙ c, and c is what the step makes of x = 0."""
+    y = run.tap(step.call(values))
+    zeros = {value: ops.zeros_like(values[value]) for value in step.inputs}
+    run.add(step, Part(y, step.call(zeros)))
+    return y
+
+
+# ---- whatever else
+
+
+def _general(run: Run, step: Step, values: Values) -> Any:
+    return _euler(run, step, values, per_channel=False)
+
+
+def _euler(run: Run, step: Step, values: Values, *, per_channel: bool) -> Any:
+    """Σ g_y·y − Σ g_x·x, with g_x pulled back through this step alone (each input is tapped for it)."""
+    floating = [value for value in step.inputs if "float" in value.dtype]
+    inputs = {value: run.tap(values[value]) for value in dict.fromkeys(floating)}
+    outputs = keras.tree.map_structure(
+        lambda y: run.tap(y) if "float" in keras.backend.standardize_dtype(y.dtype) else y,
+        step.call({**values, **inputs}),
+    )
+    tapped = [y for y in keras.tree.flatten(outputs) if "float" in keras.backend.standardize_dtype(y.dtype)]
+    run.add(
+        step,
+        *(Part(y, y) for y in tapped),
+        *(Part(x, -x) for x in inputs.values()),
+        per_channel=per_channel,
+    )
+    return outputs
+
+
+# ---- which is which
+
+
+def _kind(operation: keras.Operation) -> str:
+    """`layers.Add` for a layer, `ops.Add` for a bare operation (keras.ops and keras.activations)."""
+    module = type(operation).__module__
+    if not module.startswith("keras."):
+        return ""
+    return f"{'layers' if isinstance(operation, keras.Layer) else 'ops'}.{type(operation).__name__}"
+
+
+def _single_input(step: Step) -> bool:
+    return len(step.inputs) == 1
+
+
+def _is_homogeneous_layer(layer: keras.Layer) -> bool:
+    if isinstance(layer, layers.ReLU):
+        return layer.max_value is None and not layer.threshold
+    return isinstance(layer, layers.LeakyReLU | layers.PReLU)
+
+
+def _clipped(operation: Any) -> bool:
+    """Whether a ReLU is clipped above or thresholded away from zero, so that it is not homogeneous."""
+    return getattr(operation, "max_value", None) is not None or bool(getattr(operation, "threshold", 0))
+
+
+def _always(operation: Any) -> bool:
+    return True
+
+
+# Element by element, with a term unless the condition says otherwise.
+_ELEMENTWISE: dict[str, Callable[[Any], bool]] = {
+    "layers.ReLU": _clipped,
+    "ops.ReLU": _clipped,
+    **dict.fromkeys(
+        (
+            "layers.ELU",
+            *(
+                f"ops.{name}"
+                for name in (
+                    "Celu Clip Elu Erf Exp Expm1 Gelu HardShrink HardSigmoid HardSilu HardTanh Log Log1p LogSigmoid "
+                    "Mish Power Reciprocal Relu6 Rsqrt Selu Sigmoid Silu SoftShrink Softplus Softsign SparsePlus Sqrt "
+                    "Square Squareplus Tanh TanhShrink Threshold"
+                ).split()
+            ),
+        ),
+        _always,
+    ),
+}
+
+_LINEAR_LAYERS = frozenset(
+    (
+        "ActivityRegularization Add AlphaDropout Average AveragePooling1D AveragePooling2D AveragePooling3D "
+        "CenterCrop Concatenate Cropping1D Cropping2D Cropping3D Dropout Flatten GaussianDropout "
+        "GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D "
+        "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D Identity LeakyReLU MaxPooling1D "
+        "MaxPooling2D MaxPooling3D Maximum Minimum PReLU Permute ReLU RepeatVector Reshape Resizing "
+        "SpatialDropout1D SpatialDropout2D SpatialDropout3D Subtract UpSampling1D UpSampling2D UpSampling3D "
+        "ZeroPadding1D ZeroPadding2D ZeroPadding3D"
+    ).split()
+)
+# Linear or homogeneous in the tensors they are given, whatever those are.
+_LINEAR_OPERATIONS = frozenset(
+    (
+        "Abs Absolute Amax Amin AveragePool BroadcastTo Cast Concatenate Copy ExpandDims Flatten Flip GetItem "
+        "Identity LeakyRelu Max MaxPool Mean Moveaxis Negative ReLU Relu Repeat Reshape Resize Roll Split "
+        "Squeeze Stack Sum Swapaxes Take TakeAlongAxis Tile Transpose Unstack"
+    ).split()
+)
+# Linear in one tensor that depends on the image, the other being a constant; homogeneous of degree one in two only
+# where they are added.
+_BILINEAR = frozenset({"ops.Multiply", "ops.Matmul", "ops.Dot", "ops.Einsum", "ops.Conv", "ops.DepthwiseConv"})
+_SUMS = frozenset({"ops.Add", "ops.Subtract", "ops.Maximum", "ops.Minimum"})
+_SHIFTS = frozenset({"ops.Add", "ops.Subtract", "layers.Add", "layers.Subtract"})
+_PRODUCTS = frozenset({"layers.Multiply", "layers.Dot"}) | _BILINEAR
+
+
+def _is_linear(step: Step) -> bool:
+    operation, kind = step.operation, _kind(step.operation)
+    name = kind.partition(".")[2]
+    if kind.startswith("layers."):
+        if name in ("Add", "Subtract", "Maximum", "Minimum", "Average", "Concatenate") and _constants(step):
+            return False
+        return name in _LINEAR_LAYERS and not (name == "Resizing" and operation.pad_to_aspect_ratio)
+    if kind in _SUMS or name in ("Concatenate", "Stack"):
+        return not _constants(step)
+    if kind in _BILINEAR:
+        return _single_input(step)
+    if kind in ("ops.Divide", "ops.TrueDivide"):
+        return _single_input(step) and isinstance(step.args[0], Value)
+    return kind.startswith("ops.") and name in _LINEAR_OPERATIONS
+
+
+def _constants(step: Step) -> bool:
+    """Whether one of the operands does not depend on the image: a number, an array or a variable."""
+    operands = step.args if len(step.args) > 1 else keras.tree.flatten(step.args)
+    return any(not isinstance(operand, Value) for operand in keras.tree.flatten(operands))

@@ -1,0 +1,277 @@
+"""The model of a run: loaded and exposed once in a process, whatever the number of its threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import tempfile
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from transforms.decode import Resize
+from transforms.preprocess import Affine, Preprocessing, application_family, preprocessing
+
+
+class UnusableModel(ValueError):
+    """The model cannot be loaded or explained; one sentence that names the file or setting and what would be right."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which model, and what its inputs go through; small, hashable, pickled to the workers.
+
+    Attributes:
+      fingerprint: hash of the model's content, from `fingerprint_of`.
+      path: a model file; None for an application.
+      application: the name of a model in `keras.applications`; None for a file.
+      weights: `imagenet` or a weights file, for an application.
+      output: which output is explained, by name or index; None where there is one.
+      trust: whether the file may run code of its own.
+      resize: how an image gets the model's size.
+      scale: as `preprocess.preprocessing` takes it; `auto` is an application's own, and nothing for a file.
+      class_names: the classes' names in the order of the logits; None where they have none.
+    """
+
+    fingerprint: str
+    path: str | None
+    application: str | None
+    weights: str | None
+    output: int | str | None
+    trust: bool
+    resize: Resize
+    scale: str | Affine
+    class_names: tuple[str, ...] | None
+
+
+class LoadedModel:
+    """An exposed model and what goes before it. One per process and spec, from `load_once`.
+
+    Attributes:
+      exposed: for `full_gradients`.
+      resize: complete, with the shape that the model takes.
+      channels: 1 or 3.
+      class_names: K names, or None.
+      compute: held while a batch is computed: one batch on the accelerator at a time.
+      batch_limit: the largest batch that fits the memory, once a larger one did not; None before.
+    """
+
+    def __init__(self, spec: ModelSpec):
+        from transforms.fullgrad import CannotExpose, expose
+
+        try:
+            self.exposed = expose(_load(spec), spec.output)
+        except CannotExpose as error:
+            raise UnusableModel(str(error)) from error
+        height, width, channels = self.exposed.input_shape
+        if spec.resize.shape is None and (height is None or width is None):
+            raise UnusableModel(
+                f"{_name(spec)} takes images of any size: model.preprocess.resize.shape must say [HEIGHT, WIDTH]"
+            )
+        if spec.resize.shape is not None and any(
+            wanted not in (None, given) for wanted, given in zip((height, width), spec.resize.shape, strict=True)
+        ):
+            raise UnusableModel(
+                f"model.preprocess.resize.shape is {list(spec.resize.shape)}, but {_name(spec)} takes "
+                f"[{height}, {width}]"
+            )
+        if channels not in (1, 3):
+            raise UnusableModel(f"{_name(spec)} takes images of {channels} channels; 1 or 3 can be decoded")
+        if spec.class_names is not None and len(spec.class_names) != self.exposed.classes:
+            raise UnusableModel(
+                f"model.class_names has {len(spec.class_names)} names, but {_name(spec)} has {self.exposed.classes} "
+                "classes"
+            )
+        self.resize = spec.resize if height is None or width is None else spec.resize.for_input((height, width))
+        self.channels = channels
+        self.class_names = spec.class_names
+        self.preprocess = _preprocessing(spec)
+        self.compute = threading.Lock()
+        self.batch_limit: int | None = None
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the images that are explained."""
+        assert self.resize.shape is not None, "completed when the model was loaded"
+        return self.resize.shape
+
+    def name_of(self, class_index: int | None) -> str | None:
+        """The class's name, None where it has none."""
+        if self.class_names is None or class_index is None or not 0 <= class_index < len(self.class_names):
+            return None
+        return self.class_names[class_index]
+
+    def index_of(self, label: int | str | None) -> int | None:
+        """The class index of a record's label.
+
+        Raises:
+          ValueError: a name that is not among the class names, or an index beyond the classes.
+        """
+        if isinstance(label, str):
+            if self.class_names is None:
+                raise ValueError(f"the label {label!r} is a name; model.class_names must list the classes' names")
+            if label not in self.class_names:
+                raise ValueError(f"the label {label!r} is not among model.class_names")
+            return self.class_names.index(label)
+        if label is not None and label >= self.exposed.classes:
+            raise ValueError(f"the label {label} is beyond the model's {self.exposed.classes} classes")
+        return label
+
+
+_loaded: dict[ModelSpec, LoadedModel] = {}
+_loading = threading.Lock()
+_loads = 0
+
+
+def load_once(spec: ModelSpec) -> LoadedModel:
+    """The model of a spec; loaded by whichever thread asks first, while the others wait.
+
+    Raises:
+      UnusableModel: it cannot be loaded, or does not fit the spec.
+    """
+    global _loads
+    with _loading:
+        if spec not in _loaded:
+            model = LoadedModel(spec)
+            _loaded.clear()  # a worker that goes on to another job must not keep the last one's model
+            _loaded[spec] = model
+            _loads += 1
+        return _loaded[spec]
+
+
+def models_loaded() -> int:
+    """How often this process has loaded a model."""
+    return _loads
+
+
+def fingerprint_of(path: str | None, application: str | None, weights: str | None) -> str:
+    """A hash of the model's content: its file's bytes, or the application's name and its weights'.
+
+    Raises:
+      UnusableModel: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    if application is not None:
+        digest.update(f"{application.lower()}\n".encode())
+    file = path if path is not None else weights
+    if file == "imagenet" and path is None:
+        digest.update(b"imagenet")
+    elif file is not None:
+        key = "model.path" if path is not None else "model.weights"
+        try:
+            with FileSystems.open(file, compression_type=CompressionTypes.UNCOMPRESSED) as source:
+                while chunk := source.read(1 << 20):
+                    digest.update(chunk)
+        except (OSError, BeamIOError, ValueError) as error:
+            raise UnusableModel(f"{key}: {file} cannot be read: there is no such file, or no access to it") from error
+    return digest.hexdigest()
+
+
+def read_class_names(path: str) -> tuple[str, ...]:
+    """The names in a text file, one a line; empty lines at the end do not count.
+
+    Raises:
+      UnusableModel: the file cannot be read or has no names.
+    """
+    try:
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
+            lines = source.read().decode("utf-8").rstrip().splitlines()
+    except (OSError, BeamIOError, ValueError) as error:
+        raise UnusableModel(
+            f"model.class_names: {path} cannot be read as a text file in UTF-8 with one name a line"
+        ) from error
+    if not lines:
+        raise UnusableModel(f"model.class_names: {path} is empty, where one name a line was expected")
+    return tuple(line.strip() for line in lines)
+
+
+def _name(spec: ModelSpec) -> str:
+    return spec.path or str(spec.application)
+
+
+def _preprocessing(spec: ModelSpec) -> Preprocessing:
+    if isinstance(spec.scale, Affine):
+        return spec.scale
+    if spec.scale == "auto":
+        return preprocessing("none" if spec.application is None else application_family(spec.application))
+    return preprocessing(spec.scale)
+
+
+def _load(spec: ModelSpec) -> Any:
+    import keras
+
+    from transforms.fullgrad import autodiff
+
+    if keras.backend.backend() != "tensorflow":
+        raise UnusableModel(
+            f"Keras runs on {keras.backend.backend()!r} here; set KERAS_BACKEND=tensorflow, the backend in use"
+        )
+    autodiff.grow_memory()
+    if spec.application is not None:
+        return _load_application(spec)
+    assert spec.path is not None, "one of path and application is set"
+    with _LocalFile(spec.path) as local:
+        try:
+            return keras.models.load_model(local, compile=False, safe_mode=not spec.trust)
+        except Exception as error:  # Keras raises whatever its many readers raise
+            if "safe_mode" in str(error) or ("deserialization" in str(error) and not spec.trust):
+                raise UnusableModel(
+                    f"model.path: {spec.path} contains code of its own (a Lambda layer); set model.trust: true if you "
+                    "trust where it comes from"
+                ) from error
+            raise UnusableModel(
+                f"model.path: {spec.path} cannot be loaded as a Keras model ({_first_line(error)})"
+            ) from error
+
+
+def _load_application(spec: ModelSpec) -> Any:
+    import keras
+
+    name = str(spec.application)
+    known = {each.lower(): each for each in dir(keras.applications) if each[0].isupper()}
+    if name.lower() not in known:
+        application_family(name)  # raises, with the nearest name
+    build = getattr(keras.applications, known[name.lower()])
+    weights = spec.weights or "imagenet"
+    if weights == "imagenet":
+        return build(weights="imagenet")
+    with _LocalFile(weights) as local:
+        try:
+            classes = {} if spec.class_names is None else {"classes": len(spec.class_names)}
+            return build(weights=local, **classes)
+        except Exception as error:
+            raise UnusableModel(f"model.weights: {weights} does not fit {name} ({_first_line(error)})") from error
+
+
+class _LocalFile:
+    """A local path to a file that may lie on another file system; a copy is deleted at the end of the block."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._copy: str | None = None
+
+    def __enter__(self) -> str:
+        if "://" not in self.path:
+            return self.path
+        handle, self._copy = tempfile.mkstemp(suffix=pathlib.PurePosixPath(self.path).suffix)
+        with (
+            os.fdopen(handle, "wb") as sink,
+            FileSystems.open(self.path, compression_type=CompressionTypes.UNCOMPRESSED) as source,
+        ):
+            while chunk := source.read(1 << 20):
+                sink.write(chunk)
+        return self._copy
+
+    def __exit__(self, *_: object) -> None:
+        if self._copy is not None:
+            os.unlink(self._copy)
+
+
+def _first_line(error: Exception) -> str:
+    lines: Sequence[str] = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(".")

@@ -1,0 +1,437 @@
+"""What is written: where, with which columns, atomically; and how it is read back."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import posixpath
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from transforms.statistics import FIGURES, ClassStatistics, Moments, Ranking, Sample
+from transforms.unit import Receipt, Unit
+
+SCHEMA_VERSION = "1"
+_FLOATS = pa.list_(pa.float32())
+_DOUBLES = pa.list_(pa.float64())
+_STRINGS = pa.list_(pa.string())
+
+# Rows are gathered to row groups of about this size: large enough to compress and to scan, small enough to hold.
+_ROW_GROUP_BYTES = 16 << 20
+
+MAPS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("label", pa.int32()),
+        ("label_name", pa.string()),
+        ("predicted", pa.int32()),
+        ("predicted_name", pa.string()),
+        ("correct", pa.bool_()),
+        ("target", pa.int32()),
+        ("target_name", pa.string()),
+        ("target_rank", pa.int32()),
+        ("logit", pa.float32()),
+        ("probability", pa.float32()),
+        ("input_term", pa.float32()),
+        ("bias_term", pa.float32()),
+        ("unlocated_term", pa.float32()),
+        ("completeness_error", pa.float32()),
+        ("map", pa.binary()),
+        ("map_dtype", pa.string()),
+        ("map_scale", pa.float64()),
+        ("map_offset", pa.float64()),
+        ("map_height", pa.int32()),
+        ("map_width", pa.int32()),
+        ("coarse_map", _FLOATS),
+        *((name, pa.float32()) for name in FIGURES),
+    ]
+)
+
+ERRORS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("stage", pa.string()),
+        ("error", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+
+_MOMENTS = ("logit", "probability", "map", "coarse", "wrong", "figures")
+_MOMENT_FIELDS = tuple(f.name for f in dataclasses.fields(Moments))
+
+PARTIALS = pa.schema(
+    [
+        ("class", pa.int32()),
+        ("labelled", pa.int64()),
+        ("correct", pa.int64()),
+        *(
+            (f"{name}_{field}", pa.int64() if field == "count" else _DOUBLES)
+            for name in _MOMENTS
+            for field in _MOMENT_FIELDS
+        ),
+        ("sample_size", pa.int64()),
+        ("sample_keys", pa.list_(pa.uint64())),
+        ("sample_rows", _FLOATS),
+        ("largest_error", pa.float64()),
+        ("top_scores", _DOUBLES),
+        ("top_ids", _STRINGS),
+        ("bottom_scores", _DOUBLES),
+        ("bottom_ids", _STRINGS),
+    ]
+)
+
+CLASSES = pa.schema(
+    [
+        ("class", pa.int32()),
+        ("class_name", pa.string()),
+        ("images", pa.int64()),
+        ("labelled", pa.int64()),
+        ("correct", pa.int64()),
+        ("mean_logit", pa.float64()),
+        ("mean_probability", pa.float64()),
+        ("mean_map", _FLOATS),
+        ("std_map", _FLOATS),
+        ("contrast_map", _FLOATS),
+        ("wrong_map", _FLOATS),
+        *((f"{name}_{what}", pa.float64()) for name in FIGURES for what in ("mean", "std", "p05", "p50", "p95")),
+        ("similarity", pa.float64()),
+        ("border_mass_z", pa.float64()),
+        ("corner_mass_z", pa.float64()),
+        ("top_logit_ids", _STRINGS),
+        ("bottom_logit_ids", _STRINGS),
+        ("top_similarity_ids", _STRINGS),
+        ("bottom_similarity_ids", _STRINGS),
+        ("completeness_error_p50", pa.float64()),
+        ("completeness_error_p95", pa.float64()),
+        ("completeness_error_max", pa.float64()),
+    ]
+)
+
+
+# ---- one map as bytes
+
+MAP_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "uint8": np.dtype("u1")}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EncodedMaps:
+    """Maps as they are stored: value = stored · scale + offset.
+
+    Attributes:
+      data: for each map its bytes, row-major and little-endian; None where maps are not stored.
+      scale, offset: float64 [N].
+    """
+
+    data: list[bytes | None]
+    scale: np.ndarray
+    offset: np.ndarray
+
+
+def encode_maps(maps: np.ndarray, map_dtype: str) -> EncodedMaps:
+    """Encodes maps float32 [N, H, W] as `float32`, `float16`, `uint8` or `none`.
+
+    float16 is of the map over its largest absolute value, so that none overflows and the error is at most 2⁻¹¹ of a
+    value; uint8 has 256 even steps from the smallest to the largest value.
+    """
+    count = len(maps)
+    scale, offset = np.ones(count), np.zeros(count)
+    if map_dtype == "none":
+        return EncodedMaps([None] * count, scale, offset)
+    stored = maps
+    if map_dtype != "float32" and count:
+        low = maps.min(axis=(1, 2)).astype(np.float64)
+        high = maps.max(axis=(1, 2)).astype(np.float64)
+        if map_dtype == "float16":
+            scale = np.maximum(np.abs(low), np.abs(high))
+        else:
+            scale, offset = (high - low) / 255, low
+        scale[scale == 0] = 1.0
+        stored = (maps - offset[:, None, None]) / scale[:, None, None]
+        if map_dtype == "uint8":
+            stored = np.rint(stored)
+    stored = np.ascontiguousarray(stored.astype(MAP_DTYPES[map_dtype]))
+    return EncodedMaps([each.tobytes() for each in stored], scale, offset)
+
+
+def decode_map(row: Mapping[str, Any]) -> np.ndarray | None:
+    """The map of one row of a `maps` part as float32 [H, W]; None where maps were not stored."""
+    if row["map"] is None:
+        return None
+    stored = np.frombuffer(row["map"], MAP_DTYPES[row["map_dtype"]])
+    values = stored.astype(np.float64) * row["map_scale"] + row["map_offset"]
+    return values.reshape(row["map_height"], row["map_width"]).astype(np.float32)
+
+
+# ---- partial statistics as rows
+
+
+def statistics_table(classes: Mapping[int, ClassStatistics]) -> pa.Table:
+    """Partial statistics as a table of `PARTIALS`, one row a class."""
+    return pa.Table.from_pylist([_statistics_row(c, classes[c]) for c in sorted(classes)], PARTIALS)
+
+
+def _statistics_row(class_index: int, statistics: ClassStatistics) -> dict[str, Any]:
+    row = {
+        "class": class_index,
+        "labelled": statistics.labelled,
+        "correct": statistics.correct,
+        "sample_size": statistics.sample.size,
+        "sample_keys": statistics.sample.keys,
+        "sample_rows": statistics.sample.rows.ravel(),
+        "largest_error": statistics.largest_error,
+    }
+    for name in _MOMENTS:
+        moments: Moments = getattr(statistics, name)
+        row[f"{name}_count"] = moments.count
+        row[f"{name}_mean"], row[f"{name}_squares"] = moments.mean.ravel(), moments.squares.ravel()
+    for end in ("top", "bottom"):
+        pairs = getattr(statistics.by_logit, end)
+        row[f"{end}_scores"], row[f"{end}_ids"] = [s for s, _ in pairs], [i for _, i in pairs]
+    return row
+
+
+def statistics_from_table(table: pa.Table) -> Iterator[tuple[int, ClassStatistics]]:
+    """The classes and their partial statistics, as `statistics_table` wrote them; one at a time."""
+    for batch in table.to_batches(max_chunksize=16):
+        for i in range(batch.num_rows):
+            yield _statistics_of(batch, i)
+
+
+def _statistics_of(batch: pa.RecordBatch, i: int) -> tuple[int, ClassStatistics]:
+    def scalar(name: str) -> Any:
+        return batch.column(name)[i].as_py()
+
+    def array(name: str) -> np.ndarray:
+        return batch.column(name)[i].values.to_numpy(zero_copy_only=False)
+
+    def moments(name: str) -> Moments:
+        mean, squares = array(f"{name}_mean"), array(f"{name}_squares")
+        side = round(len(mean) ** 0.5)
+        shape = {"logit": (), "probability": (), "figures": (len(FIGURES),)}.get(name, (side, side))
+        return Moments(scalar(f"{name}_count"), mean.reshape(shape), squares.reshape(shape))
+
+    def ends(end: str) -> list[tuple[float, str]]:
+        return list(zip(scalar(f"{end}_scores"), scalar(f"{end}_ids"), strict=True))
+
+    rows = array("sample_rows").reshape(-1, len(FIGURES) + 1)
+    return scalar("class"), ClassStatistics(
+        labelled=scalar("labelled"),
+        correct=scalar("correct"),
+        **{name: moments(name) for name in _MOMENTS},
+        sample=Sample(scalar("sample_size"), array("sample_keys"), rows),
+        largest_error=scalar("largest_error"),
+        by_logit=Ranking(ends("top"), ends("bottom")),
+    )
+
+
+# ---- files
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Output:
+    """The folder that a run writes, on any file system that Beam knows.
+
+    Attributes:
+      path: the folder.
+      fingerprint: what identifies model, method and map settings; stands in the metadata of every Parquet file.
+    """
+
+    path: str
+    fingerprint: str = ""
+
+    def file(self, *names: str) -> str:
+        return FileSystems.join(self.path, *names)
+
+    def part(self, kind: str, unit: Unit) -> str:
+        """The file of a unit: kind is `maps`, `errors` or `partials`."""
+        return self.file(kind, f"{unit.id}.parquet")
+
+    def receipt(self, unit: Unit) -> str:
+        return self.file("receipts", f"{unit.id}.json")
+
+    def heartbeat(self, unit: Unit) -> str:
+        """The file that says how far a unit under way is."""
+        return self.file("tmp", f"{unit.id}.progress")
+
+    def create(self) -> None:
+        """Makes the folders; those that are there stay as they are."""
+        for name in ("receipts", "maps", "partials", "errors", "tmp"):
+            with contextlib.suppress(BeamIOError, OSError):  # there already, or a store without folders
+                FileSystems.mkdirs(self.file(name))
+
+    def clear_temporary(self) -> None:
+        """Deletes what interrupted attempts left behind. Only when no attempt is under way."""
+        left = list_files(self.file("tmp", "*"))
+        if left:
+            with contextlib.suppress(BeamIOError):  # another launcher cleared them at the same time
+                FileSystems.delete(left)
+
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[IO[bytes]]:
+        """A file that gets its name when the block ends well; otherwise nothing stays.
+
+        What had the name before is replaced whole: two that write the same unit leave one of two equal files.
+        """
+        temporary = self.file("tmp", f"{uuid.uuid4().hex}-{posixpath.basename(path)}")
+        sink = FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED)
+        try:
+            yield sink
+            sink.close()
+            _replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                sink.close()
+            with contextlib.suppress(Exception):
+                FileSystems.delete([temporary])
+            raise
+
+    def write_json(self, path: str, text: str) -> None:
+        with self.writing(path) as sink:
+            sink.write(text.encode())
+
+    def delete(self, path: str) -> None:
+        FileSystems.delete([path])
+
+    def read_json(self, name: str) -> Any | None:
+        """The content of a JSON file in the folder, None where there is none."""
+        text = read_bytes(self.file(name))
+        return None if text is None else json.loads(text)
+
+    def read_receipt(self, unit: Unit) -> Receipt | None:
+        text = read_bytes(self.receipt(unit))
+        return None if text is None else Receipt.from_json(text)
+
+    def read_receipts(self) -> list[Receipt]:
+        """All receipts, in the order of shards and records."""
+        paths = list_files(self.file("receipts", "*.json"))
+        with ThreadPoolExecutor(16) as pool:
+            texts = list(pool.map(read_bytes, paths))
+        receipts = [Receipt.from_json(text) for text in texts if text is not None]
+        return sorted(receipts, key=lambda receipt: (receipt.unit.shard.path, receipt.unit.start))
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        return schema.with_metadata(
+            {"fullgrad.schema_version": SCHEMA_VERSION, "fullgrad.fingerprint": self.fingerprint}
+        )
+
+    def write_table(self, path: str, table: pa.Table) -> None:
+        with self.writing(path) as sink:
+            pq.write_table(table.cast(self.schema(table.schema)), sink, compression="zstd")
+
+    @contextlib.contextmanager
+    def writing_rows(self, path: str, schema: pa.Schema) -> Iterator[RowWriter]:
+        """Like `writing`, for rows that come batch by batch."""
+        with self.writing(path) as sink, pq.ParquetWriter(sink, self.schema(schema), compression="zstd") as writer:
+            rows = RowWriter(writer)
+            yield rows
+            rows.flush()
+
+    def read_partials(self, unit: Unit) -> Iterator[tuple[int, ClassStatistics]]:
+        return statistics_from_table(read_table(self.part("partials", unit)))
+
+
+class RowWriter:
+    """Gathers batches of rows to row groups. `rows` counts them."""
+
+    def __init__(self, writer: pq.ParquetWriter):
+        self._writer = writer
+        self._batches: list[pa.RecordBatch] = []
+        self.rows = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self.rows += batch.num_rows
+        self._batches.append(batch)
+        if sum(each.nbytes for each in self._batches) >= _ROW_GROUP_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._batches:
+            self._writer.write_table(pa.Table.from_batches(self._batches))
+            self._batches = []
+
+
+def _replace(source: str, destination: str) -> None:
+    try:
+        FileSystems.rename([source], [destination])
+    except BeamIOError:
+        # hdfs:// does not rename onto a file that is there. Whoever wrote it wrote the same, so it may go.
+        if not FileSystems.exists(destination):
+            raise
+        FileSystems.delete([destination])
+        FileSystems.rename([source], [destination])
+
+
+def list_files(pattern: str) -> list[str]:
+    """The paths that match a pattern; none where the folder is not there."""
+    try:
+        return [metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list]
+    except BeamIOError:
+        return []
+
+
+def read_bytes(path: str) -> bytes | None:
+    """A file's content, None where there is no such file."""
+    try:
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
+            return source.read()
+    except (FileNotFoundError, BeamIOError, OSError):
+        if FileSystems.exists(path):
+            raise
+        return None
+
+
+def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file as a table."""
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
+        return pq.read_table(source, columns=list(columns) if columns else None)
+
+
+def read_maps(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of an output folder's committed maps parts, one at a time.
+
+    Args:
+      path: the output folder of a run.
+      columns: the columns that are wanted, None for all; see DESIGN and README for their names. `map` stands for the
+        map and what it takes to decode it.
+
+    Yields:
+      Rows as mappings from column name to value, with `map` as float32 [H, W] (None where maps were not stored) and
+      `coarse_map` as float32 [14, 14].
+
+    Raises:
+      FileNotFoundError: there are no receipts in the folder.
+    """
+    output = Output(path)
+    receipts = output.read_receipts()
+    if not receipts:
+        raise FileNotFoundError(f"{path} is no output of a run: there is no receipt in {output.file('receipts')}")
+    wanted = None if columns is None else list(columns)
+    stored = wanted
+    if wanted is not None and "map" in wanted:
+        extra = ["map_dtype", "map_scale", "map_offset", "map_height", "map_width"]
+        stored = [*wanted, *(name for name in extra if name not in wanted)]
+    for receipt in receipts:
+        with FileSystems.open(
+            output.part("maps", receipt.unit), compression_type=CompressionTypes.UNCOMPRESSED
+        ) as source:
+            for batch in pq.ParquetFile(source).iter_batches(batch_size=64, columns=stored):
+                for row in batch.to_pylist():
+                    if "map" in row:
+                        row["map"] = decode_map(row)
+                    if "coarse_map" in row:
+                        side = round(len(row["coarse_map"]) ** 0.5)
+                        row["coarse_map"] = np.asarray(row["coarse_map"], np.float32).reshape(side, side)
+                    yield row if wanted is None else {name: row[name] for name in wanted}

@@ -1,0 +1,162 @@
+"""Makes of pixels what the model was trained on: the scaling that its own preprocessing does, bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+# uint8 [N, H, W, C] → float32 [N, H, W, C]; leaves its input as it is.
+Preprocessing: TypeAlias = Callable[[np.ndarray], np.ndarray]
+
+MODES = ("tf", "torch", "caffe")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Affine:
+    """(x / divide − mean) / std in float32, one operation after the other; a step that is None is left out.
+
+    Attributes:
+      divide: a number for all channels.
+      mean, std: a number for each channel.
+    """
+
+    divide: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in (("divide", (self.divide,)), ("mean", self.mean), ("std", self.std)):
+            for value in values or ():
+                if value is not None and (not math.isfinite(value) or (value == 0 and name != "mean")):
+                    raise ValueError(f"scale.{name} has the value {value}, by which no pixel can be scaled.")
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Scales a batch.
+
+        Raises:
+          ValueError: mean or std has not as many values as the images have channels.
+        """
+        channels = pixels.shape[-1]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != channels:
+                raise ValueError(f"scale.{name} is for images of {len(values)} channels, but these have {channels}.")
+        scaled = pixels.astype(np.float32)
+        if self.divide is not None:
+            scaled /= np.float32(self.divide)
+        if self.mean is not None:
+            scaled -= np.asarray(self.mean, np.float32)
+        if self.std is not None:
+            scaled /= np.asarray(self.std, np.float32)
+        return scaled
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KerasPreprocessing:
+    """What Keras' own `preprocess_input` makes of the pixels.
+
+    Attributes:
+      module: the module under `keras.applications` whose `preprocess_input` it is.
+      mode: the argument that `imagenet_utils` takes; None for a family, which has its own.
+    """
+
+    module: str
+    mode: str | None = None
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Preprocesses a batch.
+
+        Raises:
+          ValueError: the images have too few channels for it.
+        """
+        preprocess_input = importlib.import_module(f"keras.applications.{self.module}").preprocess_input
+        mode = {} if self.mode is None else {"mode": self.mode}
+        try:
+            # A float32 copy, because Keras writes into the array that it is given. The data format is said, because its
+            # default is a global setting that somebody may have changed.
+            scaled = preprocess_input(pixels.astype(np.float32), data_format="channels_last", **mode)
+        except IndexError as error:
+            name, channels = self.mode or self.module, pixels.shape[-1]
+            raise ValueError(f"scale {name} is for images of 3 channels, but these have {channels}.") from error
+        # "caffe" turns RGB into BGR by a view that runs backwards, which every later copy would pay for.
+        return np.ascontiguousarray(scaled)
+
+
+def preprocessing(scale: str | Mapping[str, Any]) -> Preprocessing:
+    """The preprocessing that a configuration's `scale` names; small, hashable and cheap to pickle.
+
+    Args:
+      scale: `none` (float32 as is); `tf`, `torch` or `caffe` (the modes of Keras' `imagenet_utils`); a family or an
+        application of `keras.applications`, in any case (`resnet_v2`, `ResNet50V2`); or a mapping with any of `divide`,
+        `mean` and `std`: see `Affine`. Some families (ConvNeXt, EfficientNet, MobileNetV3) preprocess inside the model
+        and leave the pixels as they are.
+
+    Raises:
+      ValueError: there is no such scale; the message has the nearest name.
+    """
+    if isinstance(scale, Mapping):
+        return _affine(scale)
+    name = scale.lower()
+    if name == "none":
+        return Affine()
+    if name in MODES:
+        return KerasPreprocessing("imagenet_utils", name)
+    families = _families()
+    if name not in families:
+        raise ValueError(f"scale is {scale!r}, which is {_unknown(name, ['none', *MODES, *families])}.")
+    return KerasPreprocessing(families[name])
+
+
+def application_family(name: str) -> str:
+    """The module under `keras.applications` that an application is from, itself a `scale`: ResNet50V2 → resnet_v2.
+
+    Raises:
+      ValueError: there is no such application; the message has the nearest name.
+    """
+    families = _families()
+    if name.lower() not in families:
+        raise ValueError(f"application is {name!r}, which is {_unknown(name.lower(), families)}.")
+    return families[name.lower()]
+
+
+def _affine(scale: Mapping[str, Any]) -> Affine:
+    fields = [field.name for field in dataclasses.fields(Affine)]
+    for key in scale:
+        if key not in fields:
+            raise ValueError(f"scale has the key {key!r}, which is {_unknown(str(key), fields)}.")
+    return Affine(scale.get("divide"), _per_channel(scale.get("mean")), _per_channel(scale.get("std")))
+
+
+def _per_channel(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _unknown(name: str, known: Sequence[str] | Mapping[str, str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"not known; did you mean {nearest[0]!r}?" if nearest else f"not one of {', '.join(known)}"
+
+
+@functools.cache
+def _families() -> dict[str, str]:
+    """Lower-case names of the families and of their applications, each with its family's module."""
+    import keras  # here, because it takes seconds and most scales do without
+
+    applications = vars(keras.applications)
+    families = {
+        name: name
+        for name, member in applications.items()
+        if hasattr(member, "preprocess_input") and name != "imagenet_utils"
+    }
+    # An application's own module is the private one that defines it, of the same name as the public one.
+    return families | {
+        name.lower(): member.__module__.rsplit(".", 1)[-1]
+        for name, member in applications.items()
+        if inspect.isfunction(member)
+    }

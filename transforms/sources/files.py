@@ -1,0 +1,75 @@
+"""Files on any file system that Beam knows: opened, listed, and read forwards so that their end is noticed."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from typing import BinaryIO, cast
+
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
+from apache_beam.io.filesystems import FileSystems
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+
+# What a cut or corrupted gzip stream raises.
+GZIP_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
+
+_PIECE = 16 << 20
+
+
+def open_file(path: str) -> BinaryIO:
+    """The bytes as they are stored; Beam would otherwise decompress by the file's name, and could then not seek."""
+    return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+
+
+def file_name(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def is_image_name(name: str) -> bool:
+    return not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
+
+
+def list_folder(folder: str, below: str = "*") -> list[FileMetadata]:
+    """Files in a folder that match the pattern `below`, sorted by path; hidden ones (`.name`) are left out."""
+    # Beam's patterns have no escape, so a folder called `a[1]` is looked for as `a?1]` and others are dropped again.
+    pattern = re.sub(r"[\[*?]", "?", folder) + "/" + below
+    found = FileSystems.match([pattern])[0].metadata_list
+    inside = [file for file in found if file.path.startswith(folder + "/") and not file_name(file.path).startswith(".")]
+    return sorted(inside, key=lambda file: file.path)
+
+
+def is_gzip(head: bytes) -> bool:
+    """Whether a file that begins with `head` is gzip with deflate, the only method there is."""
+    return head[:3] == b"\x1f\x8b\x08"
+
+
+def gunzip(file: BinaryIO) -> BinaryIO:
+    """The decompressed stream of a gzip file, over all of its members; raises one of GZIP_DAMAGE where it breaks."""
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+
+
+def read_up_to(file: BinaryIO, length: int) -> bytes:
+    """The next `length` bytes, fewer only where the file ends.
+
+    Read in pieces: a damaged header may claim a length that could not be allocated.
+    """
+    data = file.read(min(length, _PIECE))
+    if len(data) == length:
+        return data
+    pieces = [data]
+    missing = length - len(data)
+    while missing and pieces[-1]:
+        pieces.append(file.read(min(missing, _PIECE)))
+        missing -= len(pieces[-1])
+    return b"".join(pieces)
+
+
+def skip(file: BinaryIO, length: int) -> bool:
+    """Moves `length` bytes on without reading them where the file can seek; False where it ends before."""
+    if length == 0:
+        return True
+    # Seeking past the end is no error, reading there gives nothing.
+    file.seek(length - 1, 1)
+    return len(file.read(1)) == 1

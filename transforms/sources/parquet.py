@@ -1,0 +1,213 @@
+"""Parquet files with encoded images in a column, as Hugging Face datasets and plain tables have them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from transforms.sources.base import DamagedShard, Record, Source, UnreadableInput, as_label, fallback_id, listed
+from transforms.sources.files import open_file
+from transforms.unit import Shard
+
+# The first that is there, and holds what is wanted, is taken where the configuration names none.
+IMAGE_COLUMNS = ("image", "img", "image/encoded", "image_bytes")
+ID_COLUMNS = ("id", "image_id", "filename", "key", "image/filename")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "image/class/label")
+
+# Rows decoded at once: with images of several megabytes a batch should still be small.
+_BATCH_ROWS = 16
+# Makes Parquet read page by page; by default it reads a row group's whole column, all of its images, at once.
+_BUFFER_BYTES = 1 << 20
+
+
+class ParquetSource(Source):
+    """Fields are columns. The image is a binary column or, as Hugging Face writes it, a struct with `bytes`, `path`.
+
+    Defaults: the first fitting one of IMAGE_COLUMNS, ID_COLUMNS (else the struct's path), LABEL_COLUMNS.
+    """
+
+    format = "parquet"
+
+    def check(self, shard: Shard) -> None:
+        try:
+            with _opened(shard) as table:
+                schema = None if table is None else table.schema_arrow
+        except DamagedShard as damage:
+            raise UnreadableInput(f"{shard.path} is not a readable Parquet file: {damage.__cause__}") from damage
+        if schema is None:
+            return
+        there = listed(f"{column.name}: {column.type}" for column in schema)
+        wanted = (
+            (self.fields.image, _holds_images, "binary or struct<bytes, path>"),
+            (self.fields.id, _holds_names, "strings or integers"),
+            (self.fields.label, _holds_names, "integers or strings"),
+        )
+        for name, fits, kinds in wanted:
+            if name and name not in schema.names:
+                raise UnreadableInput(f"{shard.path} has no column {name!r}; its columns are {there}")
+            if name and not fits(schema.field(name).type):
+                raise UnreadableInput(f"{shard.path}: column {name!r} is {schema.field(name).type}, not {kinds}")
+        if self._columns(schema).image is None:
+            raise UnreadableInput(
+                f"{shard.path} has no column of images called {listed(IMAGE_COLUMNS)}; its columns are {there}"
+            )
+
+    def count(self, shard: Shard) -> int:
+        try:
+            with _opened(shard) as table:
+                return 0 if table is None else int(table.metadata.num_rows)
+        except DamagedShard as damage:
+            return damage.index
+
+    def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        try:
+            with _opened(shard) as table:
+                if table is not None:
+                    columns = self._columns(table.schema_arrow)
+                    for index, row in _rows(table, shard, columns.paths(), start, stop):
+                        yield columns.record(shard, index, row)
+        except DamagedShard as damage:
+            if damage.concerns(start, stop):
+                raise
+
+    def _columns(self, schema: pa.Schema) -> _Columns:
+        """The columns to read: those configured, and the defaults for the others, as far as they are there and fit."""
+
+        def first(configured: str | None, defaults: tuple[str, ...], fits: Callable[[pa.DataType], bool]) -> str | None:
+            names = defaults if configured is None else (configured,)
+            return next((name for name in names if name in schema.names and fits(schema.field(name).type)), None)
+
+        image = first(self.fields.image, IMAGE_COLUMNS, _holds_images)
+        return _Columns(
+            image=image,
+            struct=() if image is None else tuple(_struct_fields(schema.field(image).type)),
+            id=first(self.fields.id, ID_COLUMNS, _holds_names),
+            label=first(self.fields.label, LABEL_COLUMNS, _holds_names),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Columns:
+    """The columns of one shard that hold what a record is made of; `struct` names the image column's fields to read."""
+
+    image: str | None
+    struct: tuple[str, ...]
+    id: str | None
+    label: str | None
+
+    def paths(self) -> list[str]:
+        """What to read; an unread column of the table costs nothing."""
+        image = [f"{self.image}.{field}" for field in self.struct]
+        names = (*image, None if image else self.image, self.id, self.label)
+        return list(dict.fromkeys(name for name in names if name))
+
+    def record(self, shard: Shard, index: int, row: dict[str, Any]) -> Record:
+        cell = row[self.image] if self.image else None
+        image = cell.get("bytes") if isinstance(cell, dict) else cell
+        path = cell.get("path") if isinstance(cell, dict) else None
+        given_id = row[self.id] if self.id else path
+        problem = None
+        if self.image is None:
+            problem = "the table has no column of images"
+        elif image is None and path:
+            problem = f"column {self.image!r} holds no bytes, only the path {path!r}"
+        elif not image:
+            problem = f"column {self.image!r} is {'null' if image is None else 'empty'}"
+        return Record(
+            index,
+            fallback_id(shard, index) if given_id in (None, "") else str(given_id),
+            image or None,
+            as_label(row[self.label]) if self.label else None,
+            problem,
+        )
+
+
+@contextlib.contextmanager
+def _opened(shard: Shard) -> Iterator[pq.ParquetFile | None]:
+    """The table; None where the file is empty, which no Parquet file is.
+
+    Raises:
+      DamagedShard: the footer, which says where everything is, cannot be read.
+    """
+    with open_file(shard.path) as file:
+        if not file.read(1):
+            yield None
+            return
+        with _damage_at(shard, 0):
+            table = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+        yield table
+
+
+def _rows(
+    table: pq.ParquetFile, shard: Shard, paths: list[str], start: int, stop: int | None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows [start, stop) with their indices; row groups outside are not touched.
+
+    Raises:
+      DamagedShard: a batch cannot be decoded. Batches begin where their row group does, so that it is the same batch,
+        and the same first lost row, whatever the range.
+    """
+    group_start = 0
+    for group in range(table.num_row_groups):
+        group_stop = group_start + table.metadata.row_group(group).num_rows
+        if stop is not None and stop <= group_start:
+            return
+        if start < group_stop:
+            index = group_start
+            batches = table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=paths, use_threads=False)
+            while index < group_stop and (stop is None or index < stop):
+                with _damage_at(shard, index):
+                    batch = next(batches, None)
+                    if batch is None:
+                        raise ValueError("the row group ends before it")
+                    rows = batch.slice(min(max(start - index, 0), batch.num_rows)).to_pylist()
+                for place, row in enumerate(rows, index + batch.num_rows - len(rows)):
+                    if stop is not None and place >= stop:
+                        return
+                    yield place, row
+                index += batch.num_rows
+        group_start = group_stop
+
+
+@contextlib.contextmanager
+def _damage_at(shard: Shard, index: int) -> Iterator[None]:
+    """Turns what pyarrow raises for corrupt data into DamagedShard; trouble with the file system stays what it is."""
+    try:
+        yield
+    except (pa.ArrowException, ValueError) as error:
+        raise DamagedShard(f"{shard.path}: row {index} cannot be read: {error}", index) from error
+    except OSError as error:
+        # pyarrow raises a bare OSError for corrupt pages; that of a file system has a type of its own or a number.
+        if type(error) is not OSError or error.errno is not None:
+            raise
+        raise DamagedShard(f"{shard.path}: row {index} cannot be read: {error}", index) from error
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    return _is_binary(kind) or "bytes" in _struct_fields(kind)
+
+
+def _holds_names(kind: pa.DataType) -> bool:
+    """Whether a column can hold ids or labels; floats are what integers with gaps become in pandas."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(
+        is_kind(kind)
+        for is_kind in (pa.types.is_integer, pa.types.is_floating, pa.types.is_string, pa.types.is_large_string)
+    )
+
+
+def _struct_fields(kind: pa.DataType) -> list[str]:
+    """Which of an image struct's `bytes` and `path` there are; none where the column is no struct with bytes."""
+    if not pa.types.is_struct(kind) or "bytes" not in kind.names or not _is_binary(kind.field("bytes").type):
+        return []
+    return [name for name in ("bytes", "path") if name in kind.names]
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

@@ -1,0 +1,211 @@
+"""TFRecord files of `tf.train.Example`, plain or gzip, read without tf.data so that damage costs what is damaged."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import struct
+import sys
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import google_crc32c
+
+from transforms.sources.base import DamagedShard, Record, Source, UnreadableInput, as_label, fallback_id, listed
+from transforms.sources.files import GZIP_DAMAGE, gunzip, is_gzip, open_file, read_up_to, skip
+from transforms.unit import Shard
+
+# A frame: length (8 bytes), masked CRC32C of the length (4), data, masked CRC32C of the data (4); little-endian.
+_HEADER = struct.Struct("<QI")
+_CHECKSUM = struct.Struct("<I")
+
+
+def masked_crc32c(data: bytes) -> int:
+    """CRC32C rotated right by 15 bits plus a constant, as TFRecord stores it: a plain CRC of data that itself holds
+    CRCs would be weak."""
+    checksum = google_crc32c.value(data)
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def is_frame_header(head: bytes) -> bool:
+    """Whether a file that begins with `head` is an uncompressed TFRecord file."""
+    if len(head) < _HEADER.size:
+        return False
+    _, checksum = _HEADER.unpack_from(head)
+    return bool(masked_crc32c(head[:8]) == checksum)
+
+
+class TFRecordSource(Source):
+    """Default fields: `image/encoded`, `image/filename`, `image/class/label`, as the ImageNet scripts write them."""
+
+    format = "tfrecord"
+
+    def check(self, shard: Shard) -> None:
+        with open_file(shard.path) as raw:
+            try:
+                file = _decompressed(raw)
+                head = file.read(_HEADER.size)
+            except GZIP_DAMAGE as error:
+                raise UnreadableInput(f"{shard.path} is not a TFRecord file: {error}") from error
+            if head and not is_frame_header(head):
+                raise UnreadableInput(
+                    f"{shard.path} is not a TFRecord file: its first bytes are no length with a valid checksum"
+                )
+        try:
+            frame = next(_frames(shard.path), None)
+        except DamagedShard:
+            return
+        if frame is None or frame.data is None:
+            return
+        features = _features(frame.data)
+        if features is None:
+            raise UnreadableInput(f"{shard.path} is a TFRecord file, but its first record is not a tf.train.Example")
+        wanted: list[tuple[str, tuple[str, ...]]] = [(self._image_name, ("bytes_list",))]
+        if self.fields.id is not None:
+            wanted.append((self.fields.id, ("bytes_list", "int64_list")))
+        if self.fields.label:
+            wanted.append((self.fields.label, ("bytes_list", "int64_list")))
+        for name, kinds in wanted:
+            if name not in features:
+                raise UnreadableInput(
+                    f"{shard.path} has no feature {name!r}; its features are {listed(sorted(features))}"
+                )
+            kind = features[name].WhichOneof("kind")
+            if kind not in kinds:
+                raise UnreadableInput(f"{shard.path}: feature {name!r} is {kind or 'empty'}, not {' or '.join(kinds)}")
+
+    def count(self, shard: Shard) -> int:
+        count = 0
+        try:
+            for _ in _frames(shard.path, start=sys.maxsize):
+                count += 1
+        except DamagedShard as damage:
+            return damage.index
+        return count
+
+    def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        try:
+            for frame in _frames(shard.path, start, stop):
+                if frame.index >= start:
+                    yield self._record(shard, frame)
+        except DamagedShard as damage:
+            if damage.concerns(start, stop):
+                raise
+
+    @property
+    def _image_name(self) -> str:
+        return self.fields.image or "image/encoded"
+
+    def _record(self, shard: Shard, frame: _Frame) -> Record:
+        image_id = fallback_id(shard, frame.index)
+        place = f"record {frame.index} at byte {frame.offset}"
+        if frame.data is None:
+            return Record(frame.index, image_id, None, problem=f"{place} is corrupt: its checksum does not hold")
+        features = _features(frame.data)
+        if features is None:
+            return Record(frame.index, image_id, None, problem=f"{place} is not a tf.train.Example")
+        name = self.fields.id or "image/filename"
+        given_id = _first_value(features[name]) if name in features else None
+        if isinstance(given_id, bytes):
+            given_id = given_id.decode("utf-8", errors="replace")
+        if given_id is not None and given_id != "":
+            image_id = str(given_id)
+        name = "image/class/label" if self.fields.label is None else self.fields.label
+        label = as_label(_first_value(features[name])) if name and name in features else None
+        image, problem = self._image(features)
+        return Record(frame.index, image_id, image, label, problem)
+
+    def _image(self, features: Any) -> tuple[bytes | None, str | None]:
+        """The encoded image, or None and why there is none."""
+        name = self._image_name
+        if name not in features:
+            return None, f"the record has no feature {name!r}; its features are {listed(sorted(features))}"
+        image = _first_value(features[name])
+        if not isinstance(image, bytes):
+            return (
+                None,
+                f"feature {name!r} is {features[name].WhichOneof('kind') or 'empty'}, not bytes_list with a value",
+            )
+        if not image:
+            return None, f"feature {name!r} is empty"
+        return image, None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Frame:
+    """One frame; `data` is None where it was skipped or where its checksum does not hold."""
+
+    index: int
+    offset: int
+    data: bytes | None
+
+
+def _frames(path: str, start: int = 0, stop: int | None = None) -> Iterator[_Frame]:
+    """Frames [0, stop); the data of those before `start` is skipped, unread in an uncompressed file.
+
+    Raises:
+      DamagedShard: the next frame is cut, or its length is corrupt so that nobody knows where the one after begins.
+    """
+    index = offset = 0
+
+    def damage(reason: str) -> DamagedShard:
+        return DamagedShard(f"{path}: {reason} in record {index} at byte {offset}", index)
+
+    with open_file(path) as raw:
+        try:
+            file = _decompressed(raw)
+            while stop is None or index < stop:
+                header = file.read(_HEADER.size)
+                if not header:
+                    return
+                if len(header) < _HEADER.size:
+                    raise damage("the file ends")
+                if not is_frame_header(header):
+                    raise damage("the length is corrupt")
+                length, _ = _HEADER.unpack(header)
+                data = None
+                if index >= start:
+                    data = read_up_to(file, length)
+                    checksum = file.read(_CHECKSUM.size)
+                    if len(data) < length or len(checksum) < _CHECKSUM.size:
+                        raise damage("the file ends")
+                    if masked_crc32c(data) != _CHECKSUM.unpack(checksum)[0]:
+                        data = None
+                elif not skip(file, length + _CHECKSUM.size):
+                    raise damage("the file ends")
+                yield _Frame(index, offset, data)
+                index += 1
+                offset += _HEADER.size + length + _CHECKSUM.size
+        except GZIP_DAMAGE as error:
+            raise damage(f"the gzip stream breaks ({error}; bytes are counted uncompressed)") from error
+
+
+def _decompressed(file: BinaryIO) -> BinaryIO:
+    head = file.read(_HEADER.size)
+    file.seek(0)
+    # A length can look like gzip's magic bytes, but then its checksum holds.
+    return gunzip(file) if is_gzip(head) and not is_frame_header(head) else file
+
+
+@functools.cache
+def _example_class() -> Any:
+    # Importing the message imports all of TensorFlow, seconds that a launcher which only counts need not wait.
+    from tensorflow.core.example import example_pb2
+
+    return example_pb2.Example
+
+
+def _features(data: bytes) -> Any | None:
+    """The Example's map from name to feature; None where `data` is none."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        return _example_class().FromString(data).features.feature
+    except DecodeError:
+        return None
+
+
+def _first_value(feature: Any) -> Any | None:
+    kind = feature.WhichOneof("kind")
+    values = getattr(feature, kind).value if kind else ()
+    return values[0] if values else None

@@ -1,0 +1,254 @@
+"""WebDataset tar files, plain or gzip: consecutive members with the same key are one sample."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from transforms.sources.base import DamagedShard, Record, Source, UnreadableInput, as_label, fallback_id, listed
+from transforms.sources.files import GZIP_DAMAGE, IMAGE_EXTENSIONS, gunzip, is_gzip, open_file, read_up_to, skip
+from transforms.unit import Shard
+
+# Key: directory and base name up to its first dot; extension: what follows. Hidden and dotless files are no part of it.
+_MEMBER_NAME = re.compile(r"(?:\./)*((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
+
+_DAMAGE = (tarfile.TarError, *GZIP_DAMAGE)
+
+_PIECE = 1 << 16
+
+
+class WebDatasetSource(Source):
+    """Fields are members' extensions (`jpg`, `input.png`, `cls`) or `json.KEY`, a key of the sample's JSON member.
+
+    Defaults: the first member with an image's extension; the sample's key as id; `cls`, else `json.label`, as label.
+    """
+
+    format = "webdataset"
+
+    def check(self, shard: Shard) -> None:
+        with open_file(shard.path) as raw:
+            try:
+                for _ in _members(_decompressed(raw)):
+                    break
+            except _DAMAGE as error:
+                raise UnreadableInput(f"{shard.path} is not a tar file: {error}") from error
+        try:
+            sample = next(self._samples(shard, 0, 1), None)
+        except DamagedShard:
+            return
+        if sample is None:
+            return
+        extensions = listed(sample.extensions)
+        if sample.image_extension is None:
+            wanted = "image" if self.fields.image is None else repr(self.fields.image)
+            raise UnreadableInput(f"{shard.path}: sample {sample.key!r} has no {wanted} member; it has {extensions}")
+        for name in filter(None, (self.fields.id, self.fields.label)):
+            member, is_key, key = _split_field(name)
+            place = f"{shard.path}: sample {sample.key!r}"
+            if member not in sample.extensions:
+                raise UnreadableInput(f"{place} has no {member!r} member; it has {extensions}")
+            if is_key and key not in sample.json():
+                raise UnreadableInput(f"{place} has no key {key!r} in its JSON; it has {listed(sample.json())}")
+
+    def count(self, shard: Shard) -> int:
+        count = 0
+        try:
+            for _ in self._samples(shard, start=None, stop=None):
+                count += 1
+        except DamagedShard as damage:
+            return damage.index
+        return count
+
+    def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        try:
+            for sample in self._samples(shard, start, stop):
+                if sample.index >= start:
+                    yield self._record(shard, sample)
+        except DamagedShard as damage:
+            if damage.concerns(start, stop):
+                raise
+
+    def _record(self, shard: Shard, sample: _Sample) -> Record:
+        given_id = sample.key if self.fields.id is None else sample.value(self.fields.id)
+        image_id = fallback_id(shard, sample.index) if given_id in (None, "") else str(given_id)
+        image = problem = None
+        if sample.image_extension is None:
+            wanted = "image" if self.fields.image is None else repr(self.fields.image)
+            problem = f"sample {sample.key!r} has no {wanted} member; it has {listed(sample.extensions)}"
+        else:
+            image = sample.contents[sample.image_extension] or None
+            if image is None:
+                problem = f"the {sample.image_extension!r} member of sample {sample.key!r} is empty"
+        return Record(sample.index, image_id, image, self._label(sample), problem)
+
+    def _label(self, sample: _Sample) -> int | str | None:
+        field = self.fields.label
+        if field is None:
+            field = "cls" if "cls" in sample.contents else "json.label"
+        value = sample.value(field)
+        # A member is text whatever it says; JSON tells numbers from names.
+        if isinstance(value, str) and not _split_field(field)[1]:
+            with contextlib.suppress(ValueError):
+                return as_label(int(value))
+        return as_label(value)
+
+    def _samples(self, shard: Shard, start: int | None, stop: int | None) -> Iterator[_Sample]:
+        """Samples [0, stop); nothing but headers is read of those before `start`, of any where it is None.
+
+        A sample whose image is whole when the damage comes is delivered, perhaps without its label.
+
+        Raises:
+          DamagedShard: after the last sample with a whole image.
+        """
+        sample: _Sample | None = None
+        with open_file(shard.path) as raw:
+            file = _decompressed(raw)
+            try:
+                for member in _members(file):
+                    name = _MEMBER_NAME.fullmatch(member.name)
+                    if name is None or not member.isfile():
+                        continue
+                    key, extension = name[1], name[2].lower()
+                    if sample is None or sample.key != key:
+                        index = 0 if sample is None else sample.index + 1
+                        if sample is not None:
+                            yield sample
+                        if stop is not None and index >= stop:
+                            return
+                        sample = _Sample(index, key)
+                    sample.extensions.append(extension)
+                    self._load(sample, extension, file, member, wanted=start is not None and sample.index >= start)
+            except _DAMAGE as error:
+                index = 0 if sample is None else sample.index
+                if sample is not None and sample.image_extension is not None:
+                    yield sample
+                    index += 1
+                raise DamagedShard(f"{shard.path}: {error}, at sample {index}", index) from error
+            if sample is not None:
+                yield sample
+
+    def _load(self, sample: _Sample, extension: str, file: BinaryIO, member: tarfile.TarInfo, wanted: bool) -> None:
+        """Reads a member if it is one of those asked for; of the image at least makes sure that it is whole."""
+        if extension in sample.contents:
+            return
+        if self._is_image(extension) and sample.image_extension is None:
+            sample.contents[extension] = _read(file, member) if wanted else _make_sure(file, member)
+            sample.image_extension = extension
+        elif wanted and extension in self._text_members():
+            sample.contents[extension] = _read(file, member)
+
+    def _is_image(self, extension: str) -> bool:
+        if self.fields.image is None:
+            return extension in IMAGE_EXTENSIONS
+        return extension == _split_field(self.fields.image)[0]
+
+    def _text_members(self) -> set[str]:
+        names = {"cls", "json"} if self.fields.label is None else {_split_field(self.fields.label)[0]}
+        return names | ({_split_field(self.fields.id)[0]} if self.fields.id else set())
+
+
+@dataclasses.dataclass(slots=True)
+class _Sample:
+    """Members with one key.
+
+    Attributes:
+      index: its place in the shard.
+      extensions: of all its members, in the archive's order.
+      contents: the members that were read, by extension.
+      image_extension: which of them is the image, None where none is.
+    """
+
+    index: int
+    key: str
+    extensions: list[str] = dataclasses.field(default_factory=list)
+    contents: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    image_extension: str | None = None
+
+    def json(self) -> dict[str, object]:
+        """The JSON member; empty where it is absent or no object: a label that cannot be read is one not known."""
+        try:
+            value = json.loads(self.contents.get("json", b"{}"))
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def value(self, field: str) -> object:
+        """What a field says of this sample: a JSON value or a member's text; None where it is absent."""
+        member, is_key, key = _split_field(field)
+        if is_key:
+            return self.json().get(key)
+        if member not in self.contents:
+            return None
+        return self.contents[member].decode("utf-8", errors="replace").strip()
+
+
+def _split_field(field: str) -> tuple[str, bool, str]:
+    """The extension that a field names, whether it names a key of the JSON member, and that key."""
+    field = field.lstrip(".")
+    if field.startswith("json."):
+        return "json", True, field.removeprefix("json.")
+    return field.lower(), False, ""
+
+
+class _StrictMember(tarfile.TarInfo):
+    """A member whose damaged header is an error; tarfile takes one behind the first member for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _StrictMember:
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"the header at byte {archive.offset} is damaged ({error})") from error
+
+
+def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Members in the archive's order, read forwards only.
+
+    Raises:
+      tarfile.TarError, or one of GZIP_DAMAGE: the archive cannot be read further, or does not end where it says.
+    """
+    head = file.read(1)
+    file.seek(0)
+    if not head:
+        return
+    with tarfile.open(fileobj=file, mode="r:", tarinfo=_StrictMember) as archive:
+        while (member := archive.next()) is not None:
+            yield member
+            # The archive remembers every member for look-ups by name, which nobody makes here.
+            archive.members.clear()  # type: ignore[attr-defined]
+        end = archive.offset
+        while rest := file.read(_PIECE):
+            # Zeroed blocks or a second archive appended: readable or not, what follows would be lost in silence.
+            if rest.count(0) != len(rest):
+                raise tarfile.ReadError(f"data follows the end-of-archive mark at byte {end}")
+
+
+def _decompressed(file: BinaryIO) -> BinaryIO:
+    head = file.read(3)
+    file.seek(0)
+    return gunzip(file) if is_gzip(head) else file
+
+
+def _read(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
+    file.seek(member.offset_data)
+    data = read_up_to(file, member.size)
+    if len(data) < member.size:
+        raise _cut(member)
+    return data
+
+
+def _make_sure(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
+    """Nothing, without reading the member, but an error where it is cut."""
+    file.seek(member.offset_data)
+    if not skip(file, member.size):
+        raise _cut(member)
+    return b""
+
+
+def _cut(member: tarfile.TarInfo) -> tarfile.ReadError:
+    return tarfile.ReadError(f"the file ends within member {member.name!r}, which begins at byte {member.offset}")

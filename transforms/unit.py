@@ -1,0 +1,96 @@
+"""What travels between stages: shards, units of work and receipts. Small, hashable, and JSON on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shard:
+    """One file of images, or one folder of them.
+
+    Attributes:
+      path: where it is, on any file system that Beam knows.
+      format: `tfrecord`, `webdataset`, `parquet` or `folder`.
+      size: bytes in the file, or files in the folder; tells when a shard changed between two runs.
+      label: the class index that every image of a class folder has; None elsewhere.
+    """
+
+    path: str
+    format: str
+    size: int
+    label: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unit:
+    """A range of one shard's records: what is computed, committed, retried and resumed as one.
+
+    Attributes:
+      shard: the shard it belongs to.
+      start: index of the first record.
+      stop: index after the last record; None means to the end of the shard, whatever follows there, so that damage
+        behind the last readable record is reported by exactly one unit.
+      records: how many records are expected, None where nobody counted them. For progress only.
+    """
+
+    shard: Shard
+    start: int = 0
+    stop: int | None = None
+    records: int | None = None
+
+    @property
+    def id(self) -> str:
+        """A stable, readable file stem: the same range of the same shard has the same id in every run."""
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", self.shard.path.rstrip("/").rsplit("/", 1)[-1])[-80:]
+        key = json.dumps([self.shard.path, self.start, self.stop]).encode()
+        return f"{stem}-{self.start:09d}-{hashlib.blake2b(key, digest_size=5).hexdigest()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Unit:
+        return cls(**{**value, "shard": Shard(**value["shard"])})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Receipt:
+    """The commit mark of a unit: what has no receipt does not exist.
+
+    Attributes:
+      unit: the unit that was explained.
+      run: identifies the run (not the configuration) that computed it.
+      images: records that were explained.
+      rows: rows in the maps part, one per explained image and target.
+      failures: error rows by kind, for example {"UndecodableImage": 2}.
+      started, ended: seconds since the epoch.
+      worker: host and process that computed it.
+      models_loaded: how often that process had loaded a model when it committed; 1 where loading works as meant.
+    """
+
+    unit: Unit
+    run: str
+    images: int
+    rows: int
+    failures: dict[str, int]
+    started: float
+    ended: float
+    worker: str
+    models_loaded: int
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Receipt:
+        value = json.loads(text)
+        return cls(**{**value, "unit": Unit.from_dict(value["unit"])})
