@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -65,8 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, as everything here does, and not with the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fullgrad",
         description="Explains what an image classifier looks at, over a whole dataset: FullGrad maps of every image "
         "and their statistics per class, as Parquet.",
@@ -182,7 +189,7 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     from pipeline.run import CannotRun, launch, prepare, problems_of
 
     try:
-        plan = prepare(config)
+        plan = prepare(config, beam_options)
     except CannotRun as error:
         return _refuse(str(error))
     _out.print(_describe(plan))
@@ -190,11 +197,11 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
         return 0
     try:
         with _ProgressBar(plan) as bar:
-            summary = launch(plan, beam_options, on_start=bar.start)
+            summary = launch(plan, on_start=bar.start)
     except CannotRun as error:
         return _refuse(str(error))
     _print_summary(summary, config)
-    problems = problems_of(summary, config)
+    problems = problems_of(summary, plan)
     for problem in problems:
         _err.print(f"fullgrad: {problem}", style="red")
     return 1 if problems else 0
@@ -202,15 +209,19 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
 
 def _describe(plan: Plan) -> str:
     images = plan.images_expected
-    todo = f"{len(plan.units)} units to explain"
+    todo = f"{_units(len(plan.units))} to explain"
     done = f", {len(plan.receipts)} done before" if plan.receipts else ""
     return f"{todo}{done}{'' if images is None else f'; {images:,} images in all'} → {plan.config.output.path}"
+
+
+def _units(count: int) -> str:
+    return f"{count:,} unit{'' if count == 1 else 's'}"
 
 
 def _print_summary(summary: Summary, config: Config) -> None:
     speed = "" if summary.images_per_second is None else f", {summary.images_per_second:.1f} images/s"
     failed = f", {summary.failed:,} failed" if summary.failed else ""
-    _out.print(f"{summary.images:,} images explained{failed}, {summary.rows:,} maps in {summary.units} units{speed}")
+    _out.print(f"{summary.images:,} images explained{failed}, {summary.rows:,} maps in {_units(summary.units)}{speed}")
     if summary.accuracy is not None:
         _out.print(f"accuracy {summary.accuracy:.1%} on {summary.labelled:,} labelled images")
     if summary.completeness:
@@ -297,18 +308,28 @@ def _status(args: argparse.Namespace) -> int:
     from transforms.parts import Output
 
     output = Output(args.output)
-    run = output.read_json("run.json")
+    try:
+        run = output.read_json("run.json")
+    except (OSError, ValueError) as error:
+        return _refuse(str(error))
     if run is None:
         return _refuse(f"{args.output} is no output of a run: there is no run.json in it")
-    progress = Tracker(output, run["plan"]["units"], run["plan"]["images"]).poll()
+    try:
+        current, tracker = run["run"], Tracker(output, run["plan"]["units"], run["plan"]["images"])
+    except (KeyError, TypeError):
+        return _refuse(f"{args.output} is no output of a run: its run.json was written by something else")
+    progress = tracker.poll(current)
+    if progress.images_per_second is None:
+        progress = tracker.poll()
     expected = "?" if progress.images_expected is None else f"{progress.images_expected:,}"
     table = Table(show_header=False, box=None)
     table.add_row("units", f"{progress.units_done:,} of {progress.units:,} done, {progress.active} under way")
     table.add_row("images", f"{progress.images:,} of {expected}")
     table.add_row("failed", f"{progress.failed:,}")
     table.add_row("speed", f"{progress.images_per_second:.1f} images/s" if progress.images_per_second else "not known")
-    if progress.units_done == progress.units and output.read_json("summary.json") is not None:
-        table.add_row("state", "done")
+    if progress.units_done == progress.units:
+        written = output.read_json("summary.json") is not None
+        table.add_row("state", "done" if written else "all units done, their statistics not yet merged")
     else:
         eta = progress.eta_seconds
         going = "at this speed " + _duration(eta) + " to go" if eta is not None else "not known how long"
@@ -321,8 +342,8 @@ def _inspect(args: argparse.Namespace) -> int:
     import numpy as np
 
     from pipeline.inspection import completeness_on, inspect_exposed, noise_images
-    from pipeline.run import COMPLETENESS_TOLERANCE
     from transforms.decode import Resize, UndecodableImage, decode_image
+    from transforms.fullgrad.diagnosis import account_for_steps
     from transforms.model import ModelSpec, UnusableModel, fingerprint_of, load_once
 
     is_file = "." in pathlib.PurePath(args.model).name or "/" in args.model
@@ -346,10 +367,14 @@ def _inspect(args: argparse.Namespace) -> int:
         return _refuse(str(error))
     inspection = inspect_exposed(model.exposed)
     if args.images:
-        try:
-            pixels = [decode_image(pathlib.Path(p).read_bytes(), model.resize, model.channels) for p in args.images]
-        except (OSError, UndecodableImage) as error:
-            return _refuse(f"--images: {error}")
+        pixels = []
+        for image in args.images:
+            try:
+                pixels.append(decode_image(pathlib.Path(image).read_bytes(), model.resize, model.channels))
+            except OSError as error:
+                return _refuse(f"--images: {image} cannot be read: {(error.strerror or str(error)).lower()}")
+            except UndecodableImage as error:
+                return _refuse(f"--images: {image}: {error}")
         images = model.preprocess(np.stack(pixels))
     else:
         images = model.preprocess(noise_images((*model.input_size, model.channels)))
@@ -368,11 +393,18 @@ def _inspect(args: argparse.Namespace) -> int:
             f"{share:.2%}" if layer.adds else "",
         )
     Console(highlight=False, width=None if _out.is_terminal else 160).print(table)
-    holds = checked.holds(COMPLETENESS_TOLERANCE)
-    what = "images" if args.images else "images of noise"
+    limit = model.exposed.tolerance
+    holds = checked.holds(limit)
+    what = ("image" if len(images) == 1 else "images") + ("" if args.images else " of noise")
+    verdict = "complete" if holds else f"NOT complete, the limit is {limit:g}"
+    if not holds:
+        coarse = [layer for layer in inspection.layers if layer.dtype in ("float16", "bfloat16")]
+        if coarse:
+            verdict += f"; {len(coarse)} of its layers compute in {coarse[0].dtype}, which is too coarse for it"
+        if guilty := account_for_steps(model.exposed, images).unaccounted(limit):
+            verdict += f"; not accounted for, the worst first: {', '.join(guilty[:10])}"
     _out.print(
         f"{inspection.name}: {inspection.classes} classes, {inspection.squashing} undone; on {len(images)} {what} the "
-        f"completeness error is at most {checked.error.max():.1e}: "
-        f"{'complete' if holds else f'NOT complete, the limit is {COMPLETENESS_TOLERANCE:g}'}"
+        f"completeness error is at most {checked.error.max():.1e}: {verdict}"
     )
     return 0 if holds else 1

@@ -36,6 +36,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from transforms.methods import DEFAULTS, METHODS, NOISE_LEVEL, SAMPLES, misplaced, takers
 from transforms.targets import Targets
 
 
@@ -350,16 +351,23 @@ class Model(_Section):
 class Explain(_Section):
     """How it is explained."""
 
-    method: Literal["fullgrad"] = Field(default="fullgrad", description="The method: fullgrad (the default).")
+    method: Literal[
+        "fullgrad", "gradients", "input_x_gradient", "smoothgrad", "simple_fullgrad", "smooth_fullgrad", "grad_cam"
+    ] = Field(
+        default="fullgrad",
+        description="The method: fullgrad (the default), gradients, input_x_gradient, smoothgrad, simple_fullgrad, "
+        "smooth_fullgrad or grad_cam; only fullgrad adds up to the logit.",
+    )
     maps: Literal["reference", "channelwise", "signed"] = Field(
         default="reference",
         description="How a map is made of the terms: reference (the default), as the paper's authors do; channelwise, "
-        "rescaled per channel; signed, without absolute values, so that the map sums to the logit.",
+        "rescaled per channel; signed, without absolute values, so that the map sums to the logit. The last two are "
+        "taken by fullgrad and smooth_fullgrad, signed also by input_x_gradient.",
     )
     biases: Literal["all", "explicit"] = Field(
         default="all",
         description="Which biases have a term: all (the default), with the implicit ones of activations such as SiLU, "
-        "or explicit, only those of layers.",
+        "or explicit, only those of layers; taken by fullgrad and smooth_fullgrad.",
     )
     targets: TargetsSetting = Field(
         default=Targets(),
@@ -371,12 +379,40 @@ class Explain(_Section):
         description="Explain the class's logit as it is, none (the default), or minus the largest other one, "
         "runner_up.",
     )
+    samples: Annotated[Whole, Values("a whole number from 1 up")] = Field(
+        default=SAMPLES,
+        description="How many noisy copies of an image smoothgrad and smooth_fullgrad average over, from 1 up; the "
+        f"default is {SAMPLES}.",
+    )
+    noise_level: Annotated[Positive, Values("a number above 0")] = Field(
+        default=NOISE_LEVEL,
+        description="The standard deviation of smoothgrad's and smooth_fullgrad's noise, over the range of the image's "
+        f"values as the model gets them; the default is {NOISE_LEVEL:g}.",
+    )
+    seed: Annotated[Index, Values("a whole number from 0 up")] = Field(
+        default=0,
+        description="The seed of smoothgrad's and smooth_fullgrad's noise, which depends on it and the image alone; "
+        "the default is 0.",
+    )
     batch_size: WholeOrAuto = Field(
         default="auto",
         description="How many images are computed at once, a whole number or auto (the default); halved where memory "
         "does not suffice.",
     )
     jit: OnOff = Field(default="auto", description="Whether XLA compiles the model: on, off or auto (the default).")
+
+    @model_validator(mode="after")
+    def _method_takes_options(self) -> Explain:
+        name = misplaced(self.method, {name: getattr(self, name) for name in DEFAULTS})
+        if name is None:
+            return self
+        value = getattr(self, name)
+        raise _refusal(
+            f"`explain.{name}` is {_show(value)}, which is used only where `explain.method` is "
+            f"{_enumerated(takers(name, value), 'or')}, not {self.method}",
+            f"explain.{name}",
+            "explain.method",
+        )
 
 
 class Output(_Section):
@@ -471,14 +507,16 @@ class Config(_Section):
     def identity(self) -> dict[str, Any]:
         """What decides the content of the output: two runs that agree here, and in the model's content, may share it.
 
-        A key that is added to `model`, `explain` or `output` belongs to it unless it is excluded here.
+        A key that is added to `model`, `explain` or `output` belongs to it unless it is excluded here. What a method
+        does not use does not, so that an output from before there was such a key can be gone on with.
         """
+        unused = set() if METHODS[self.explain.method].noise else {"samples", "noise_level", "seed"}
         return self.model_dump(
             mode="json",
             include={"input": {"fields"}, "model": True, "explain": True, "output": True},
             exclude={
                 "model": {"path", "weights", "class_names", "trust"},
-                "explain": {"batch_size", "jit"},
+                "explain": {"batch_size", "jit"} | unused,
                 "output": {"path"},
             },
         )

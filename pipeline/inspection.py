@@ -17,6 +17,7 @@ class LayerReport:
     Attributes:
       name, kind: the layer's path and class.
       shape: of its output, without the images; None where it is open.
+      dtype: of its output.
       parameters: how many weights the layer has.
       adds: what it adds to the logit, in words; empty for nothing.
     """
@@ -24,6 +25,7 @@ class LayerReport:
     name: str
     kind: str
     shape: tuple[int | None, ...]
+    dtype: str
     parameters: int
     adds: str
 
@@ -43,6 +45,7 @@ class Completeness:
     layers: tuple[str, ...]
 
     def holds(self, tolerance: float) -> bool:
+        """Whether the terms of every image add up to its logit."""
         return bool(np.all(self.error <= tolerance))
 
 
@@ -65,6 +68,7 @@ class Inspection:
     layers: tuple[LayerReport, ...]
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -80,6 +84,7 @@ def inspect_exposed(exposed: Exposed) -> Inspection:
                 step.name,
                 step.kind,
                 tuple(step.outputs[0].shape[1:]),
+                step.outputs[0].dtype,
                 sum(int(np.prod(w.shape)) for w in getattr(step.operation, "weights", ())),
                 rule.adds,
             )
@@ -92,8 +97,9 @@ def completeness_on(exposed: Exposed, images: np.ndarray) -> Completeness:
     """Checks the law on preprocessed images float32 [N, H, W, C]."""
     explanation = full_gradients(exposed, images, maps="signed", batch_size=min(8, max(1, len(images))))
     terms = np.abs(explanation.layer_terms).astype(np.float64)
-    whole = terms.sum(axis=1) + np.abs(explanation.input_term)
-    return Completeness(explanation.completeness_error, (terms / whole[:, None]).mean(axis=0), explanation.layers)
+    whole = (terms.sum(axis=1) + np.abs(explanation.input_term))[:, None]
+    share = np.divide(terms, whole, out=np.zeros_like(terms), where=whole > 0)  # a black image may have no terms
+    return Completeness(explanation.completeness_error, share.mean(axis=0), explanation.layers)
 
 
 def noise_images(shape: tuple[int, int, int], count: int = 4, seed: int = 0) -> np.ndarray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import posixpath
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 
 from transforms.parts import Output, list_files, read_bytes
@@ -69,6 +70,7 @@ class Tracker:
 
     @property
     def receipts(self) -> list[Receipt]:
+        """Those read so far."""
         return list(self._receipts.values())
 
     def poll(self, run: str | None = None) -> Progress:
@@ -83,7 +85,8 @@ class Tracker:
                 if text is not None:
                     self._receipts[path] = Receipt.from_json(text)
         receipts = self.receipts
-        beats = list(self._heartbeats())
+        done = {receipt.unit.id for receipt in receipts}
+        beats = list(self._heartbeats(done))
         images = sum(r.images for r in receipts) + sum(b.images for b in beats)
         failed = sum(r.failed for r in receipts) + sum(b.failed for b in beats)
         if run is None and receipts:
@@ -98,10 +101,10 @@ class Tracker:
             active=len(beats),
         )
 
-    def _heartbeats(self) -> Iterator[_Heartbeat]:
+    def _heartbeats(self, done: Set[str]) -> Iterator[_Heartbeat]:
+        """What units under way last said; one that is done may have left one behind in an attempt that was lost."""
         for path in list_files(self._output.file("tmp", "*.progress")):
-            text = read_bytes(path)
-            if text is None:
+            if posixpath.basename(path).removesuffix(".progress") in done or (text := read_bytes(path)) is None:
                 continue
             beat = _Heartbeat(**json.loads(text))
             if time.time() - beat.time < _STALE_SECONDS:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
+import io
 import json
 import logging
 import platform
+import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, PipelineState
@@ -22,20 +26,18 @@ from pipeline.config import Config
 from pipeline.config import Resize as ResizeSetting
 from pipeline.graph import build
 from pipeline.inspection import Inspection, inspect_exposed
-from pipeline.plan import ChangedShard, plan_units
+from pipeline.plan import plan_units
 from pipeline.summary import Summary
 from transforms.decode import Resize
 from transforms.explain import ExplainSettings
+from transforms.fullgrad import CannotExpose, check_method
 from transforms.model import LoadedModel, ModelSpec, UnusableModel, fingerprint_of, load_once, read_class_names
 from transforms.parts import SCHEMA_VERSION, Output
 from transforms.preprocess import Affine
-from transforms.sources import Fields, UnreadableInput, find_shards, source_for
+from transforms.sources import Fields, find_shards, source_for
 from transforms.unit import Receipt, Unit
 
 _log = logging.getLogger(__name__)
-
-# In float32; what a check of the law allows (DESIGN: the method, exactly).
-COMPLETENESS_TOLERANCE = 1e-4
 
 
 class CannotRun(ValueError):
@@ -52,6 +54,7 @@ class Plan:
       receipts: what the output has already.
       units: what is still to be computed.
       model: loaded here, which showed that it can be.
+      beam_flags: options for Beam, as on its command line.
     """
 
     config: Config
@@ -59,6 +62,7 @@ class Plan:
     receipts: list[Receipt]
     units: list[Unit]
     model: LoadedModel
+    beam_flags: tuple[str, ...]
 
     @property
     def images_expected(self) -> int | None:
@@ -69,16 +73,22 @@ class Plan:
         return sum(count or 0 for count in counts) + sum(r.images + r.failed for r in self.receipts)
 
 
-def prepare(config: Config) -> Plan:
+def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
     """Checks everything that can be checked before the run, and plans it. Writes nothing.
 
+    Args:
+      config: what to run.
+      beam_options: further options for Beam, as on its command line; they win over those of the configuration.
+
     Raises:
-      CannotRun: model, input or output do not allow it.
+      CannotRun: model, input, output or options do not allow it.
     """
+    flags = _beam_flags(config, beam_options)
     try:
         spec = _model_spec(config)
         model = load_once(spec)
         _check_targets(config, model)
+        _check_method(config, model)
         fields = Fields(config.input.fields.image, config.input.fields.id, config.input.fields.label)
         labelled = fields.label != ""
         shards = find_shards(
@@ -95,9 +105,13 @@ def prepare(config: Config) -> Plan:
             model=spec,
             fields=fields,
             targets=config.explain.targets,
+            method=config.explain.method,
             maps=config.explain.maps,
             biases=config.explain.biases,
             contrast=config.explain.contrast,
+            samples=config.explain.samples,
+            noise_level=config.explain.noise_level,
+            seed=config.explain.seed,
             map_size=config.output.map_size,
             map_dtype=config.output.map_dtype,
             grid=config.output.grid,
@@ -113,35 +127,33 @@ def prepare(config: Config) -> Plan:
             images_per_unit=None if config.input.images_per_unit == "auto" else config.input.images_per_unit,
             limit=config.input.limit,
         )
-    except (UnusableModel, UnreadableInput, ChangedShard) as error:
+    except ValueError as error:  # of which all those here are kinds, each with its own sentence
         raise CannotRun(str(error)) from error
-    except CannotRun:
-        raise
-    except ValueError as error:  # a scale or an application that is not known
-        raise CannotRun(f"model: {error}") from error
-    return Plan(config, settings, receipts, units, model)
+    return Plan(config, settings, receipts, units, model, flags)
 
 
-def launch(plan: Plan, beam_options: Sequence[str] = (), *, on_start: Callable[[], None] = lambda: None) -> Summary:
+def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summary:
     """Runs a plan to its end and returns the summary that it wrote.
 
     Args:
       plan: from `prepare`.
-      beam_options: further options for Beam, as on its command line; they go before those of the configuration.
       on_start: called when the output folder has been made.
 
     Raises:
-      CannotRun: Beam does not take an option.
+      CannotRun: the output cannot be written.
       RuntimeError: the runner reports that the pipeline did not end well.
     """
     output = plan.settings.output
-    output.create()
-    if "://" not in output.path and plan.config.runner.name == "direct":
-        # In-process, nobody else is at work on a local folder; on a cluster, an earlier job's workers might be.
-        output.clear_temporary()
-    output.write_json(output.file("run.json"), json.dumps(_run_json(plan), indent=1))
+    try:
+        output.create()
+        if "://" not in output.path and plan.config.runner.name == "direct":
+            # In-process, nobody else is at work on a local folder; on a cluster, an earlier job's workers might be.
+            output.clear_temporary()
+        output.write_json(output.file("run.json"), json.dumps(_run_json(plan), indent=1))
+    except (OSError, BeamIOError) as error:
+        raise CannotRun(f"output.path: {output.path} cannot be written; give a folder that can ({error})") from error
     on_start()
-    pipeline = beam.Pipeline(runner=_runner(plan.config), options=_options(plan.config, beam_options))
+    pipeline = beam.Pipeline(runner=_runner(plan.config), options=PipelineOptions(list(plan.beam_flags)))
     build(pipeline, [*(receipt.unit for receipt in plan.receipts), *plan.units], plan.settings)
     result = pipeline.run()
     state = result.wait_until_finish()
@@ -152,14 +164,20 @@ def launch(plan: Plan, beam_options: Sequence[str] = (), *, on_start: Callable[[
 
 
 def read_summary(output: Output) -> Summary:
+    """What the last run into an output wrote.
+
+    Raises:
+      CannotRun: none has ended yet.
+    """
     summary = output.read_json("summary.json")
     if summary is None:
         raise CannotRun(f"{output.path} has no summary.json: no run into it has ended yet")
     return Summary.from_dict(summary)
 
 
-def problems_of(summary: Summary, config: Config) -> list[str]:
+def problems_of(summary: Summary, plan: Plan) -> list[str]:
     """What did not hold, one sentence each; the exit code is 1 if there is any."""
+    config, tolerance = plan.config, plan.model.exposed.tolerance
     problems = []
     if summary.failed_fraction > config.errors.max_fraction:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.failures.items()))
@@ -170,10 +188,10 @@ def problems_of(summary: Summary, config: Config) -> list[str]:
     if not summary.images:
         problems.append(f"no image was explained; {config.output.path}/errors says why")
     complete = config.explain.biases == "all"
-    if complete and summary.completeness and summary.completeness["max"] > COMPLETENESS_TOLERANCE:
+    if complete and summary.completeness and not summary.completeness["max"] <= tolerance:
         problems.append(
             f"the decomposition is not complete: the largest completeness_error is {summary.completeness['max']:.1e}, "
-            f"more than {COMPLETENESS_TOLERANCE:g}; `fullgrad inspect` says which layers are to blame"
+            f"more than {tolerance:g}; `fullgrad inspect` says which layers are to blame"
         )
     return problems
 
@@ -214,6 +232,13 @@ def _check_targets(config: Config, model: LoadedModel) -> None:
         )
 
 
+def _check_method(config: Config, model: LoadedModel) -> None:
+    try:
+        check_method(model.exposed, config.explain.method)
+    except CannotExpose as error:
+        raise UnusableModel(f"explain.method: {error}") from error
+
+
 def _identity(config: Config, spec: ModelSpec) -> dict[str, Any]:
     """What decides the content of an output; plain values."""
     return {**config.identity(), "model_content": spec.fingerprint}
@@ -225,9 +250,15 @@ def _fingerprint(config: Config, spec: ModelSpec) -> str:
 
 
 def _check_output(config: Config, output: Output, spec: ModelSpec) -> None:
-    """Refuses an output that belongs to a run with other settings."""
+    """Refuses an output that belongs to a run with other settings, or whose files could not be found again."""
+    if re.search(r"[*?\[]", output.path):
+        raise CannotRun(f"output.path: {output.path} has one of * ? [ in it, which stand for patterns; choose another")
     earlier = output.read_json("run.json")
-    if earlier is None or earlier["fingerprint"] == output.fingerprint:
+    if earlier is None:
+        return
+    if not isinstance(earlier, dict) or not {"fingerprint", "identity"} <= earlier.keys():
+        raise CannotRun(f"output.path: {output.path} has a run.json that no run of fullgrad wrote; choose another")
+    if earlier["fingerprint"] == output.fingerprint:
         return
     now, then = _flat(_identity(config, spec)), _flat(earlier["identity"])
     key = next((key for key in now if now[key] != then.get(key)), "the configuration")
@@ -277,16 +308,30 @@ def _runner(config: Config) -> PipelineRunner | str:
     return FnApiRunner() if config.runner.name == "direct" else config.runner.name
 
 
-def _options(config: Config, further: Sequence[str]) -> PipelineOptions:
-    flags: list[str] = list(further)
+def _beam_flags(config: Config, further: Sequence[str]) -> tuple[str, ...]:
+    """The options for Beam as flags, those of the command line last, where they win.
+
+    Raises:
+      CannotRun: Beam does not know an option, or does not take its value.
+    """
+    flags: list[str] = []
     for name, value in config.runner.options.items():
         if isinstance(value, bool):
             flags.extend([f"--{name}"] if value else [])
         else:
             flags.extend(f"--{name}={each}" for each in (value if isinstance(value, list) else [value]))
-    options = PipelineOptions(flags)
-    known = options.get_all_options()
-    unknown = [name for name in config.runner.options if name not in known]
+    flags.extend(further)
+    if any(flag.partition("=")[0] == "--runner" for flag in further):
+        raise CannotRun("--runner after -- is not taken: runner.name names the runner, as in --set runner.name=direct")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):  # argparse's usage of several hundred lines
+            options = PipelineOptions(flags)
+            known = options.get_all_options()
+            unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
+    except SystemExit as error:
+        last = complaint.getvalue().strip().splitlines()[-1].rpartition("error: ")[2]
+        raise CannotRun(f"runner.options: Beam does not take these, {last}") from error
     if unknown:
-        raise CannotRun(f"runner.options: Beam knows no option {unknown[0]!r}")
-    return options
+        raise CannotRun(f"runner.options: Beam knows no option {sorted(unknown)[0]!r}")
+    return tuple(flags)

@@ -60,7 +60,8 @@ class Summary:
       seconds, images_per_second: of this run, from the start of its first unit to the end of its last; None where it
         computed none.
       labelled, correct, accuracy: images with a label, those predicted as labelled, and their ratio.
-      completeness: p50, p95 and p99 of the completeness error, and its largest; None without images.
+      completeness: p50, p95 and p99 of the completeness error, and its largest; None without images, and for methods
+        that do not decompose the logit.
       notable: the classes that stand out, largest z first.
     """
 
@@ -119,7 +120,7 @@ def summarize(
 def _completeness(dataset: Digest | None) -> dict[str, float] | None:
     if dataset is None or dataset.errors is None or not len(dataset.errors):
         return None
-    quantiles = np.quantile(dataset.errors.astype(np.float64), [0.5, 0.95, 0.99]).tolist()
+    quantiles = np.quantile(dataset.errors, [0.5, 0.95, 0.99]).tolist()
     return dict(zip(("p50", "p95", "p99"), quantiles, strict=True)) | {"max": dataset.largest_error}
 
 

@@ -1,0 +1,1 @@
+"""What happens to the data, from a shard's bytes to maps and their statistics."""

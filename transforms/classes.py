@@ -29,8 +29,9 @@ class Digest:
       means: float64 [len(FIGURES)], NaN where no map has mass.
       coarse: float64 [14, 14], the mean map.
       map: float64 [grid, grid], the mean map; of the dataset alone, None of a class.
-      errors: float32 [n], the sample's completeness errors; of the dataset alone, None of a class.
-      largest_error: the largest completeness error.
+      errors: float64 [n], the sample's completeness errors, without those that a method does not have; of the dataset
+        alone, None of a class.
+      largest_error: the largest completeness error; 0 where there are none.
     """
 
     class_index: int
@@ -55,7 +56,7 @@ class Digest:
             means=figures.mean if figures.count else np.full_like(figures.mean, np.nan),
             coarse=statistics.coarse.mean,
             map=statistics.map.mean if whole else None,
-            errors=statistics.sample.rows[:, -1] if whole else None,
+            errors=_completeness_errors(statistics) if whole else None,
             largest_error=statistics.largest_error,
         )
 
@@ -133,11 +134,17 @@ def class_row(
         row["contrast_map"] = (mean_map - dataset.map).ravel()
         row["similarity"] = float(cosine(mean_map[None], dataset.map)[0])
     row.update(_figure_columns(statistics))
-    errors = statistics.sample.rows[:, -1].astype(np.float64)
+    errors = _completeness_errors(statistics)
     for name in ("p50", "p95"):
         row[f"completeness_error_{name}"] = float(np.quantile(errors, _QUANTILES[name])) if len(errors) else None
-    row["completeness_error_max"] = statistics.largest_error if statistics.logit.count else None
+    row["completeness_error_max"] = statistics.largest_error if len(errors) else None
     return row
+
+
+def _completeness_errors(statistics: ClassStatistics) -> np.ndarray:
+    """The sample's completeness errors, float64 [n]; those that are NaN, of methods without an account, left out."""
+    errors = statistics.sample.rows[:, -1].astype(np.float64)
+    return errors[~np.isnan(errors)]
 
 
 def _figure_columns(statistics: ClassStatistics) -> dict[str, float | None]:

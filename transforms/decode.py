@@ -57,17 +57,17 @@ class Resize:
 
     def __post_init__(self) -> None:
         if self.how not in ("stretch", "center_crop"):
-            raise ValueError(f"how is {self.how!r}; it must be stretch or center_crop.")
+            raise ValueError(f"how is {self.how!r}; it must be stretch or center_crop")
         if self.filter not in FILTERS:
-            raise ValueError(f"filter is {self.filter!r}; it must be one of {', '.join(FILTERS)}.")
+            raise ValueError(f"filter is {self.filter!r}; it must be one of {', '.join(FILTERS)}")
         if self.shape is not None and (len(self.shape) != 2 or min(self.shape) < 1):
-            raise ValueError(f"shape is {self.shape}; it must be a height and a width in pixels.")
+            raise ValueError(f"shape is {self.shape}; it must be a height and a width in pixels")
         if self.short_side is None:
             return
         if self.how == "stretch":
-            raise ValueError(f"short_side is {self.short_side}, but how: stretch has none; it belongs to center_crop.")
+            raise ValueError(f"short_side is {self.short_side}, but how: stretch has none; it belongs to center_crop")
         if self.short_side < max(self.shape or (1,)):
-            raise ValueError(f"short_side is {self.short_side}, less than the crop's larger side, {self.shape}.")
+            raise ValueError(f"short_side is {self.short_side}, less than the crop's larger side, {self.shape}")
 
     def for_input(self, shape: tuple[int, int]) -> Resize:
         """This, with `shape` (height, width) where it leaves the shape to the model."""
@@ -95,9 +95,9 @@ def decode_image(encoded: bytes, resize: Resize, channels: int) -> np.ndarray:
       ValueError: `resize` has no shape, or `channels` is neither 1 nor 3.
     """
     if resize.shape is None:
-        raise ValueError("resize has no shape; Resize.for_input gives it the model's.")
+        raise ValueError("resize has no shape; Resize.for_input gives it the model's")
     if channels not in (1, 3):
-        raise ValueError(f"Images are decoded to 1 or 3 channels, not to {channels}.")
+        raise ValueError(f"images are decoded to 1 or 3 channels, not to {channels}")
     image = _resize(_read(encoded, "L" if channels == 1 else "RGB"), resize)
     return np.asarray(image).reshape(*resize.shape, channels)
 
@@ -105,7 +105,7 @@ def decode_image(encoded: bytes, resize: Resize, channels: int) -> np.ndarray:
 def _read(encoded: bytes, mode: str) -> Image.Image:
     """The decoded, upright image in Pillow's `mode` ("RGB" or "L"), at its own size."""
     if not encoded:
-        raise UndecodableImage("The image is empty: 0 bytes.")
+        raise UndecodableImage("the image is empty: 0 bytes")
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             _check_size(*image.size)
@@ -117,19 +117,19 @@ def _read(encoded: bytes, mode: str) -> Image.Image:
         raise
     except UnidentifiedImageError as error:
         raise UndecodableImage(
-            f"The {len(encoded)} bytes that begin with {encoded[:12]!r} are no image that can be read as any of "
-            f"{', '.join(FORMATS)}."
+            f"the {len(encoded)} bytes that begin with {encoded[:12]!r} are no image that can be read as any of "
+            f"{', '.join(FORMATS)}"
         ) from error
     # Each format's reader raises what its parser stumbles over: OSError, SyntaxError, struct.error, EOFError, ….
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".rstrip(".")
-        raise UndecodableImage(f"The image of {len(encoded)} bytes cannot be decoded: {reason}.") from error
+        raise UndecodableImage(f"the image of {len(encoded)} bytes cannot be decoded: {reason}") from error
 
 
 def _check_size(width: int, height: int) -> None:
     """Refuses what would fill the memory: Pillow itself only warns up to twice its limit."""
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        raise UndecodableImage(f"The image of {width}×{height} pixels is over the limit of {Image.MAX_IMAGE_PIXELS}.")
+        raise UndecodableImage(f"the image of {width}×{height} pixels is over the limit of {Image.MAX_IMAGE_PIXELS}")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -141,7 +141,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     white = 1 if image.mode == "F" else 65535
     if not (values.min() >= 0 and values.max() <= white):
-        raise UndecodableImage(f"The grey values are {values.min()} to {values.max()}, not within 0 to {white}.")
+        raise UndecodableImage(f"the grey values are {values.min()} to {values.max()}, not within 0 to {white}")
     scaled = np.rint(values * 255) if image.mode == "F" else values >> 8
     return Image.fromarray(scaled.astype(np.uint8))
 

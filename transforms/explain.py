@@ -22,6 +22,7 @@ from apache_beam.metrics import Metrics
 from transforms.decode import UndecodableImage, decode_ahead, decode_image
 from transforms.fullgrad import Explanation, Options, explain_batch, prefers_jit
 from transforms.fullgrad.autodiff import has_accelerator, out_of_memory
+from transforms.methods import METHODS
 from transforms.model import LoadedModel, ModelSpec, load_once, models_loaded
 from transforms.parts import ERRORS, MAPS, Output, RowWriter, encode_maps, statistics_table
 from transforms.sources import DamagedShard, Fields, Record, source_for
@@ -54,7 +55,7 @@ class ExplainSettings:
       model: which model.
       fields: names of features or columns in the shards.
       targets: which classes are explained.
-      maps, biases, contrast: as in `full_gradients`.
+      method, maps, biases, contrast, samples, noise_level, seed: as in `transforms.fullgrad.explain`.
       map_size: height and width of stored maps; None for the model's input size.
       map_dtype: `float16`, `float32`, `uint8` or `none`.
       grid: side of the maps that are averaged per class.
@@ -67,9 +68,13 @@ class ExplainSettings:
     model: ModelSpec
     fields: Fields
     targets: Targets
+    method: str
     maps: str
     biases: str
     contrast: str
+    samples: int
+    noise_level: float
+    seed: int
     map_size: tuple[int, int] | None
     map_dtype: str
     grid: int
@@ -78,10 +83,14 @@ class ExplainSettings:
 
     def options(self, model: LoadedModel) -> Options:
         return Options(
+            method=self.method,
             maps=self.maps,
             biases=self.biases,
             contrast=self.contrast,
             map_size=self.map_size or model.input_size,
+            samples=self.samples,
+            noise_level=self.noise_level,
+            seed=self.seed,
             jit=prefers_jit() if self.jit is None else self.jit,
         )
 
@@ -281,7 +290,7 @@ def _write_batch(
     first: list[bool] = []
     explained = 0
     for decoded, explanations in zip(batch, zip(*by_target, strict=True), strict=True):
-        problem = _problem(explanations)
+        problem = _problem(explanations, settings.method)
         if problem is not None:
             failures.append(Failure(decoded.record.image_id, decoded.record.index, "explain", *problem))
             continue
@@ -298,12 +307,13 @@ def _write_batch(
     return explained
 
 
-def _problem(explanations: Iterable[Explanation | None]) -> tuple[str, str] | None:
+def _problem(explanations: Iterable[Explanation | None], method: str) -> tuple[str, str] | None:
     """Why an image has no rows: the error's name and a sentence; None where all is well."""
+    terms = ("input_term", "bias_term") if METHODS[method].complete else ()
     for explanation in explanations:
         if explanation is None:
             return "OutOfMemory", "one image alone does not fit the accelerator's memory"
-        for name in ("logits", "maps", "input_term", "bias_term"):
+        for name in ("logits", "maps", *terms):
             if not np.isfinite(getattr(explanation, name)).all():
                 return "NotFinite", f"the {name.replace('_', ' ')} of this image is not finite"
     return None
@@ -359,10 +369,10 @@ def _map_rows(
         "target_rank": (explanation.logits > rows.logits[:, None]).sum(axis=1),
         "logit": rows.logits,
         "probability": rows.probabilities,
-        "input_term": explanation.input_term,
-        "bias_term": explanation.bias_term,
-        "unlocated_term": explanation.unlocated_term,
-        "completeness_error": explanation.completeness_error,
+        **{
+            name: _null_for_nan(getattr(explanation, name))
+            for name in ("input_term", "bias_term", "unlocated_term", "completeness_error")
+        },
         "map": encoded.data,
         "map_dtype": [settings.map_dtype] * count,
         "map_scale": encoded.scale,
@@ -370,11 +380,7 @@ def _map_rows(
         "map_height": [height] * count,
         "map_width": [width] * count,
         "coarse_map": list(coarse),
-        # NaN, where a map has no mass, becomes null: SQL would sort it as the largest number.
-        **{
-            name: pa.array(rows.figures[:, i], pa.float32(), mask=np.isnan(rows.figures[:, i]))
-            for i, name in enumerate(FIGURES)
-        },
+        **{name: _null_for_nan(rows.figures[:, i]) for i, name in enumerate(FIGURES)},
     }
     return pa.RecordBatch.from_arrays(
         [
@@ -385,6 +391,11 @@ def _map_rows(
         ],
         schema=MAPS,
     )
+
+
+def _null_for_nan(values: np.ndarray) -> pa.Array:
+    """NaN, as where a map has no mass or a method no terms, becomes null: SQL would sort it as the largest number."""
+    return pa.array(values, pa.float32(), mask=np.isnan(values))
 
 
 def _errors_table(failures: Sequence[Failure], unit: Unit) -> pa.Table:

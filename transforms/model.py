@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import pathlib
+import posixpath
+import re
 import tempfile
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
@@ -67,7 +70,7 @@ class LoadedModel:
         try:
             self.exposed = expose(_load(spec), spec.output)
         except CannotExpose as error:
-            raise UnusableModel(str(error)) from error
+            raise UnusableModel(f"{_name(spec)}: {error}") from error
         height, width, channels = self.exposed.input_shape
         if spec.resize.shape is None and (height is None or width is None):
             raise UnusableModel(
@@ -87,10 +90,17 @@ class LoadedModel:
                 f"model.class_names has {len(spec.class_names)} names, but {_name(spec)} has {self.exposed.classes} "
                 "classes"
             )
-        self.resize = spec.resize if height is None or width is None else spec.resize.for_input((height, width))
         self.channels = channels
         self.class_names = spec.class_names
-        self.preprocess = _preprocessing(spec)
+        try:
+            self.resize = spec.resize if height is None or width is None else spec.resize.for_input((height, width))
+        except ValueError as error:  # a short side that is shorter than the model's input
+            raise UnusableModel(f"model.preprocess.resize.{error}") from error
+        try:
+            self.preprocess = _preprocessing(spec)
+            self.preprocess(np.zeros((1, *self.input_size, channels), np.uint8))
+        except ValueError as error:  # not known, or for images of other channels
+            raise UnusableModel(f"model.preprocess.{error}") from error
         self.compute = threading.Lock()
         self.batch_limit: int | None = None
 
@@ -180,7 +190,7 @@ def read_class_names(path: str) -> tuple[str, ...]:
     """
     try:
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
-            lines = source.read().decode("utf-8").rstrip().splitlines()
+            lines = source.read().decode("utf-8-sig").rstrip().splitlines()
     except (OSError, BeamIOError, ValueError) as error:
         raise UnusableModel(
             f"model.class_names: {path} cannot be read as a text file in UTF-8 with one name a line"
@@ -224,6 +234,11 @@ def _load(spec: ModelSpec) -> Any:
                     f"model.path: {spec.path} contains code of its own (a Lambda layer); set model.trust: true if you "
                     "trust where it comes from"
                 ) from error
+            if unknown := re.search(r"(?:Could not locate class|Unknown layer:) '([^']+)'", str(error)):
+                raise UnusableModel(
+                    f"model.path: {spec.path} has a layer of the class {unknown[1]!r}, which is none of Keras' own; "
+                    "save the model with Keras' layers only"
+                ) from error
             raise UnusableModel(
                 f"model.path: {spec.path} cannot be loaded as a Keras model ({_first_line(error)})"
             ) from error
@@ -235,17 +250,32 @@ def _load_application(spec: ModelSpec) -> Any:
     name = str(spec.application)
     known = {each.lower(): each for each in dir(keras.applications) if each[0].isupper()}
     if name.lower() not in known:
-        application_family(name)  # raises, with the nearest name
+        try:
+            family = application_family(name)
+        except ValueError as error:  # with the nearest name
+            raise UnusableModel(f"model.{error}") from error
+        members = ", ".join(known[each] for each in known if application_family(each) == family)
+        raise UnusableModel(f"model.application is {name!r}, which is a family; choose one of {members}")
     build = getattr(keras.applications, known[name.lower()])
     weights = spec.weights or "imagenet"
     if weights == "imagenet":
-        return build(weights="imagenet")
-    with _LocalFile(weights) as local:
         try:
-            classes = {} if spec.class_names is None else {"classes": len(spec.class_names)}
-            return build(weights=local, **classes)
+            return build(weights="imagenet")
+        except Exception as error:  # Keras raises a bare one where the download fails
+            raise UnusableModel(
+                f"model.weights: Keras' weights of {known[name.lower()]} cannot be had ({_first_line(error)}); "
+                "model.weights may also be a file"
+            ) from error
+    classes = 1000 if spec.class_names is None else len(spec.class_names)
+    # Keras warns of layers that get no weights, and where those have any it also refuses them.
+    with _LocalFile(weights) as local, warnings.catch_warnings(action="ignore"):
+        try:
+            return build(weights=local, classes=classes)
         except Exception as error:
-            raise UnusableModel(f"model.weights: {weights} does not fit {name} ({_first_line(error)})") from error
+            raise UnusableModel(
+                f"model.weights: {weights} does not fit {known[name.lower()]} with {classes} classes, as many as "
+                f"model.class_names has or else 1000 ({_first_line(error)})"
+            ) from error
 
 
 class _LocalFile:
@@ -258,7 +288,8 @@ class _LocalFile:
     def __enter__(self) -> str:
         if "://" not in self.path:
             return self.path
-        handle, self._copy = tempfile.mkstemp(suffix=pathlib.PurePosixPath(self.path).suffix)
+        # Keras tells by the end of the name what a file is, and `.weights.h5` is not `.h5`.
+        handle, self._copy = tempfile.mkstemp(suffix=f"-{posixpath.basename(self.path)}")
         with (
             os.fdopen(handle, "wb") as sink,
             FileSystems.open(self.path, compression_type=CompressionTypes.UNCOMPRESSED) as source,
@@ -274,4 +305,4 @@ class _LocalFile:
 
 def _first_line(error: Exception) -> str:
     lines: Sequence[str] = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(".")
+    return lines[0][:200].rstrip(".:")

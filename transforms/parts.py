@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import json
 import posixpath
 import uuid
@@ -144,7 +145,8 @@ def encode_maps(maps: np.ndarray, map_dtype: str) -> EncodedMaps:
     """Encodes maps float32 [N, H, W] as `float32`, `float16`, `uint8` or `none`.
 
     float16 is of the map over its largest absolute value, so that none overflows and the error is at most 2⁻¹¹ of a
-    value; uint8 has 256 even steps from the smallest to the largest value.
+    value, or 2⁻²⁵ of the largest one where that is more; uint8 has 256 even steps from the smallest value to the
+    largest.
     """
     count = len(maps)
     scale, offset = np.ones(count), np.zeros(count)
@@ -306,9 +308,16 @@ class Output:
         FileSystems.delete([path])
 
     def read_json(self, name: str) -> Any | None:
-        """The content of a JSON file in the folder, None where there is none."""
+        """The content of a JSON file in the folder, None where there is none.
+
+        Raises:
+          ValueError: the file is not JSON.
+        """
         text = read_bytes(self.file(name))
-        return None if text is None else json.loads(text)
+        try:
+            return None if text is None else json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{self.file(name)} is no JSON file") from error
 
     def read_receipt(self, unit: Unit) -> Receipt | None:
         text = read_bytes(self.receipt(unit))
@@ -364,14 +373,16 @@ class RowWriter:
 
 
 def _replace(source: str, destination: str) -> None:
-    try:
-        FileSystems.rename([source], [destination])
-    except BeamIOError:
-        # hdfs:// does not rename onto a file that is there. Whoever wrote it wrote the same, so it may go.
-        if not FileSystems.exists(destination):
-            raise
-        FileSystems.delete([destination])
-        FileSystems.rename([source], [destination])
+    for attempts_left in reversed(range(5)):
+        try:
+            return FileSystems.rename([source], [destination])
+        except BeamIOError:
+            if not attempts_left:
+                raise
+            # hdfs:// does not rename onto a file that is there. Whoever wrote it wrote the same, so it may go; somebody
+            # else may be doing just that, which is why it is tried several times.
+            with contextlib.suppress(BeamIOError, OSError):
+                FileSystems.delete([destination])
 
 
 def list_files(pattern: str) -> list[str]:
@@ -413,12 +424,18 @@ def read_maps(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[
 
     Raises:
       FileNotFoundError: there are no receipts in the folder.
+      ValueError: there is no such column.
     """
     output = Output(path)
     receipts = output.read_receipts()
     if not receipts:
         raise FileNotFoundError(f"{path} is no output of a run: there is no receipt in {output.file('receipts')}")
     wanted = None if columns is None else list(columns)
+    for name in wanted or ():
+        if name not in MAPS.names:
+            nearest = difflib.get_close_matches(name, MAPS.names, 1)
+            meant = f"did you mean {nearest[0]!r}?" if nearest else f"they have {', '.join(MAPS.names)}"
+            raise ValueError(f"maps have no column {name!r}; {meant}")
     stored = wanted
     if wanted is not None and "map" in wanted:
         extra = ["map_dtype", "map_scale", "map_offset", "map_height", "map_width"]

@@ -36,7 +36,7 @@ class Affine:
         for name, values in (("divide", (self.divide,)), ("mean", self.mean), ("std", self.std)):
             for value in values or ():
                 if value is not None and (not math.isfinite(value) or (value == 0 and name != "mean")):
-                    raise ValueError(f"scale.{name} has the value {value}, by which no pixel can be scaled.")
+                    raise ValueError(f"scale.{name} has the value {value}, by which no pixel can be scaled")
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Scales a batch.
@@ -47,7 +47,7 @@ class Affine:
         channels = pixels.shape[-1]
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != channels:
-                raise ValueError(f"scale.{name} is for images of {len(values)} channels, but these have {channels}.")
+                raise ValueError(f"scale.{name} is for images of {len(values)} channels, but these have {channels}")
         scaled = pixels.astype(np.float32)
         if self.divide is not None:
             scaled /= np.float32(self.divide)
@@ -84,7 +84,7 @@ class KerasPreprocessing:
             scaled = preprocess_input(pixels.astype(np.float32), data_format="channels_last", **mode)
         except IndexError as error:
             name, channels = self.mode or self.module, pixels.shape[-1]
-            raise ValueError(f"scale {name} is for images of 3 channels, but these have {channels}.") from error
+            raise ValueError(f"scale {name} is for images of 3 channels, but these have {channels}") from error
         # "caffe" turns RGB into BGR by a view that runs backwards, which every later copy would pay for.
         return np.ascontiguousarray(scaled)
 
@@ -110,7 +110,7 @@ def preprocessing(scale: str | Mapping[str, Any]) -> Preprocessing:
         return KerasPreprocessing("imagenet_utils", name)
     families = _families()
     if name not in families:
-        raise ValueError(f"scale is {scale!r}, which is {_unknown(name, ['none', *MODES, *families])}.")
+        raise ValueError(f"scale is {scale!r}, which is {_unknown(name, ['none', *MODES, *families])}")
     return KerasPreprocessing(families[name])
 
 
@@ -122,7 +122,7 @@ def application_family(name: str) -> str:
     """
     families = _families()
     if name.lower() not in families:
-        raise ValueError(f"application is {name!r}, which is {_unknown(name.lower(), families)}.")
+        raise ValueError(f"application is {name!r}, which is {_unknown(name.lower(), families)}")
     return families[name.lower()]
 
 
@@ -130,7 +130,7 @@ def _affine(scale: Mapping[str, Any]) -> Affine:
     fields = [field.name for field in dataclasses.fields(Affine)]
     for key in scale:
         if key not in fields:
-            raise ValueError(f"scale has the key {key!r}, which is {_unknown(str(key), fields)}.")
+            raise ValueError(f"scale has the key {key!r}, which is {_unknown(str(key), fields)}")
     return Affine(scale.get("divide"), _per_channel(scale.get("mean")), _per_channel(scale.get("std")))
 
 

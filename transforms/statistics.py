@@ -144,7 +144,8 @@ class MapRows:
       first: bool [N], whether the row is its image's first, so that images are counted once.
       image_ids: N strings.
       keys: uint64 [N] from `sample_key`.
-      logits, probabilities, completeness: float32 [N], of the target.
+      logits, probabilities: float32 [N], of the target.
+      completeness: float32 [N], the completeness error; NaN where the method has none.
       maps: float32 [N, H, W], not yet of unit mass.
       figures: float32 [N, len(FIGURES)] of the maps.
     """
@@ -260,7 +261,7 @@ class ClassStatistics:
       wrong: the same [grid, grid] of rows whose label is known and another class.
       figures: [len(FIGURES)], of the rows whose map has mass.
       sample: columns are `FIGURES` and the completeness error.
-      largest_error: the largest completeness error.
+      largest_error: the largest completeness error; 0 where no row has one.
       by_logit: the images with the highest and lowest logits.
     """
 
@@ -338,7 +339,9 @@ class PartialStatistics:
             statistics.figures.merge(Moments.of(rows.figures[has_mass]))
             columns = np.concatenate([rows.figures[chosen], rows.completeness[chosen, None]], axis=1)
             statistics.sample.merge(Sample.of(statistics.sample.size, rows.keys[chosen], columns))
-            statistics.largest_error = max(statistics.largest_error, float(rows.completeness[chosen].max()))
+            statistics.largest_error = float(
+                np.fmax.reduce(rows.completeness[chosen], initial=statistics.largest_error)
+            )
             ids = [rows.image_ids[int(i)] for i in chosen]
             statistics.by_logit.merge(Ranking.of(rows.logits[chosen], ids))
         for label, predicted in zip(rows.labels[rows.first], rows.predicted[rows.first], strict=True):

@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.config import Config, ConfigError, Targets, describe_keys, load_config, schema_keys
+from transforms.methods import METHODS
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOCAL = ROOT / "configs" / "local.yaml"
@@ -89,6 +91,9 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
             "biases": "all",
             "targets": "predicted",
             "contrast": "none",
+            "samples": 25,
+            "noise_level": 0.15,
+            "seed": 0,
             "batch_size": "auto",
             "jit": "auto",
         },
@@ -108,6 +113,11 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
         ("explain.jit=off", "explain.jit", "off"),
         ("explain.jit=auto", "explain.jit", "auto"),
         ("explain.contrast=none", "explain.contrast", "none"),
+        ("explain.method=grad_cam", "explain.method", "grad_cam"),
+        ("explain={method: smoothgrad, samples: 50}", "explain.samples", 50),
+        ("explain={method: smooth_fullgrad, noise_level: 1}", "explain.noise_level", 1.0),
+        ("explain={method: smooth_fullgrad, maps: signed, seed: 7}", "explain.seed", 7),
+        ("explain={method: input_x_gradient, maps: signed}", "explain.maps", "signed"),
         ("input.fields.label=class", "input.fields.label", "class"),
         ('input.fields.label=""', "input.fields.label", ""),
         ("input.fields.label=", "input.fields.label", None),
@@ -240,7 +250,11 @@ configs = st.fixed_dictionaries(
         ),
     },
     optional={
-        "explain": some(
+        "explain": st.fixed_dictionaries(
+            {"method": st.sampled_from(["smoothgrad", "smooth_fullgrad"])},
+            optional={"samples": whole, "noise_level": positive, "seed": st.integers(0, 2**64)},
+        )
+        | some(
             method=st.just("fullgrad"),
             maps=st.sampled_from(["reference", "channelwise", "signed"]),
             biases=st.sampled_from(["all", "explicit"]),
@@ -331,6 +345,27 @@ def test_a_file_that_is_no_configuration_is_refused_with_its_place(refusal, text
         ("explain.targets=[-1]", "`explain.targets` must be"),
         ("explain.targets=[true]", "`explain.targets` must be"),
         ("explain.targets=7", "`explain.targets` must be"),
+        ("explain.method=gradcam", 'or grad_cam, not "gradcam"; did you mean grad_cam?'),
+        ("explain.samples=0", "`explain.samples` must be a whole number from 1 up, not 0"),
+        ("explain.noise_level=0", "`explain.noise_level` must be a number above 0, not 0"),
+        ("explain.seed=-1", "`explain.seed` must be a whole number from 0 up, not -1"),
+        (
+            "explain.samples=5",
+            "`explain.samples` is 5, which is used only where `explain.method` is smoothgrad or smooth_fullgrad, not "
+            "fullgrad",
+        ),
+        ("explain={method: gradients, seed: 1}", "`explain.seed` is 1, which is used only where `explain.method` is"),
+        ("explain={method: grad_cam, noise_level: 0.2}", "`explain.noise_level` is 0.2, which is used only where"),
+        (
+            "explain={method: gradients, maps: signed}",
+            '`explain.maps` is "signed", which is used only where `explain.method` is fullgrad, input_x_gradient or '
+            "smooth_fullgrad, not gradients",
+        ),
+        ("explain={method: input_x_gradient, maps: channelwise}", "is fullgrad or smooth_fullgrad, not input_x"),
+        (
+            "explain={method: simple_fullgrad, biases: explicit}",
+            '`explain.biases` is "explicit", which is used only where `explain.method` is fullgrad or smooth_fullgrad',
+        ),
         ("input.limit=none", '`input.limit` must be null or a whole number from 1 up, not "none"'),
         ("input.shards=[]", "`input.shards` must be a path, a pattern"),
         ("input.shards=", "or a list of them, not null"),
@@ -488,6 +523,7 @@ def test_what_does_not_change_the_content_is_not_part_of_the_identity(written, o
         "explain.biases=explicit",
         "explain.targets=top-2",
         "explain.contrast=runner_up",
+        "explain.method=grad_cam",
         "output.map_size=7",
         "output.map_dtype=uint8",
         "output.grid=14",
@@ -498,6 +534,19 @@ def test_what_changes_the_content_is_part_of_the_identity(written, override):
     changed = load_config(written(), [override]).identity()
     assert changed != load_config(written()).identity()
     assert json.loads(json.dumps(changed)) == changed
+
+
+@pytest.mark.parametrize("override", ["explain.samples=3", "explain.noise_level=0.1", "explain.seed=1"])
+def test_the_noise_is_part_of_the_identity_of_methods_that_draw_it_alone(written, override):
+    smooth = load_config(written(), ["explain.method=smoothgrad"]).identity()
+    assert load_config(written(), ["explain.method=smoothgrad", override]).identity() != smooth
+    assert override.split("=")[0].split(".")[1] not in load_config(written()).identity()["explain"]
+
+
+def test_every_method_can_be_chosen(written):
+    assert get_args(Config.model_fields["explain"].annotation.model_fields["method"].annotation) == tuple(METHODS)
+    for method in METHODS:
+        assert load_config(written(), [f"explain.method={method}"]).explain.method == method
 
 
 # The documentation of the keys.

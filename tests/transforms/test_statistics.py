@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transforms.classes import Digest
 from transforms.parts import statistics_from_table, statistics_table
 from transforms.statistics import (
     DATASET,
@@ -131,6 +132,18 @@ def test_merging_in_any_order_equals_one_pass(counts: list[int], random: object)
                     accumulator = combine.add_input(accumulator, partial[class_index])
             halves.append(accumulator)
         _equal(combine.extract_output(combine.merge_accumulators(halves)), whole)
+
+
+def test_rows_without_a_completeness_error_do_not_hide_the_others_largest() -> None:
+    with_errors, without = _rows(20, 0), _rows(20, 1)
+    without.completeness[:] = np.nan
+    partial = PartialStatistics(GRID)
+    partial.add(without)
+    assert partial.classes[DATASET].largest_error == 0
+    partial.add(with_errors)
+    partial.add(without)
+    assert partial.classes[DATASET].largest_error == with_errors.completeness.max()
+    assert Digest.of(DATASET, partial.classes[DATASET]).errors.shape == (20,)
 
 
 def test_merging_does_not_change_what_is_merged() -> None:

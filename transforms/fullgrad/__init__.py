@@ -1,14 +1,18 @@
-"""The method: exact decompositions of a classifier's logit into maps. Knows nothing of Beam or files."""
+"""FullGrad, the exact decomposition of a classifier's logit, and its siblings. Knows nothing of Beam or files."""
 
+from transforms.fullgrad.explanation import Explanation, Options
 from transforms.fullgrad.expose import Exposed, expose
 from transforms.fullgrad.flatten import CannotExpose
-from transforms.fullgrad.method import Explanation, Options, explain_batch, full_gradients, prefers_jit
+from transforms.fullgrad.method import explain, explain_batch, full_gradients, prefers_jit
+from transforms.fullgrad.siblings import check_method
 
 __all__ = [
     "CannotExpose",
     "Explanation",
     "Exposed",
     "Options",
+    "check_method",
+    "explain",
     "explain_batch",
     "expose",
     "full_gradients",

@@ -1,7 +1,8 @@
-"""The one file that knows TensorFlow: gradients at tapped tensors, and compilation."""
+"""The one file that knows TensorFlow: gradients at tapped tensors, compilation, and noise that is the same anywhere."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -51,6 +52,42 @@ def tapped_gradients(forward: Callable[[Tap], tuple[Tensor, Result]]) -> tuple[R
     )
 
 
+def normal_noise(seeds: Tensor, sample: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers that depend on an image's own seed and the sample alone.
+
+    The bits are those of the counter-based generator Philox, which TensorFlow and XLA make alike; its normal numbers
+    they do not, so these come from the bits by the transform of Box & Muller (1958), √(−2 ln u)·(cos 2πv, sin 2πv).
+
+    Args:
+      seeds: int32 [N, 2], one an image, as good as random: a sample is another one of a seed nearby.
+      sample: int32 [], which of the image's samples.
+      shape: of one image's numbers.
+
+    Returns:
+      float32 [N, *shape].
+    """
+    count = math.prod(shape)
+    pairs = -(-count // 2)
+
+    def of_one(seed: Tensor) -> Tensor:
+        bits = tf.random.stateless_uniform(
+            (2, pairs),
+            seed + tf.stack([0, sample]),
+            minval=None,
+            maxval=None,
+            dtype=tf.uint32,
+            alg=tf.random.Algorithm.PHILOX,
+        )
+        # The upper 23 bits as the middles of as many steps in (0, 1): exact in float32, and never 0, where ln is −∞.
+        u, v = tf.unstack((tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) + 0.5) * 2.0**-23)
+        radius, angle = tf.sqrt(-2.0 * tf.math.log(u)), 2.0 * math.pi * v
+        numbers = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
+        return tf.reshape(numbers[:count], shape)
+
+    # Image by image, as a batch's arithmetic may round an image's numbers by where in the batch they are.
+    return tf.map_fn(of_one, seeds, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+
+
 def compiled(function: Callable[..., Result], *, jit: bool) -> Callable[..., Result]:
     """`function` of tensors as one graph per input shape; `jit` has XLA compile it."""
     return tf.function(function, jit_compile=jit, autograph=False, reduce_retracing=False)
@@ -71,4 +108,5 @@ def grow_memory() -> None:
 
 
 def has_accelerator() -> bool:
+    """Whether there is a GPU that TensorFlow can use."""
     return bool(tf.config.list_physical_devices("GPU"))

@@ -160,9 +160,12 @@ def _needed(steps: Sequence[Step], output: Value) -> tuple[tuple[Step, ...], Val
 
 
 def _opens(operation: keras.Operation) -> bool:
-    """Whether a call is replaced by what happens inside: models always, and layers that are not Keras' own."""
+    """Whether a call is replaced by what happens inside: models always, and layers that are not Keras' own, or that
+    its applications made for themselves."""
+    module = type(operation).__module__
     return isinstance(operation, keras.Model | keras.Function) or (
-        isinstance(operation, keras.Layer) and not type(operation).__module__.startswith("keras.")
+        isinstance(operation, keras.Layer)
+        and (not module.startswith("keras.") or module.startswith("keras.src.applications."))
     )
 
 

@@ -1,9 +1,10 @@
-"""FullGrad: a map for every image, and the account that proves it complete (Srinivas & Fleuret, arXiv 1905.00780)."""
+"""FullGrad: a map for every image, and the account that proves it complete (Srinivas & Fleuret, arXiv 1905.00780).
+
+And the way into every method: `explain`, and `explain_batch` for batches of one size.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,71 +13,11 @@ from keras import ops
 
 from transforms.fullgrad import autodiff, maps
 from transforms.fullgrad.autodiff import Tensor
+from transforms.fullgrad.explanation import Explanation, Options, objective, resolve
 from transforms.fullgrad.expose import Exposed
+from transforms.fullgrad.siblings import SIBLINGS, Compiled, Evidence, Sibling, compile_sibling
 from transforms.fullgrad.terms import Term
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Options:
-    """What decides the explanation of an image; see `full_gradients`."""
-
-    maps: str = "reference"
-    biases: str = "all"
-    contrast: str = "none"
-    map_size: tuple[int, int] | None = None
-    jit: bool = True
-
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("maps", tuple(maps.RULES)),
-            ("biases", ("all", "explicit")),
-            ("contrast", ("none", "runner_up")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Explanation:
-    """What `full_gradients` returns; NumPy arrays over N images.
-
-    Attributes:
-      logits: float32 [N, K], before any softmax or sigmoid.
-      targets: int32 [N], the explained class of each image.
-      maps: float32 [N, H, W].
-      input_term: float32 [N], ⟨∇ₓf, x⟩.
-      bias_term: float32 [N], the sum of all layers' terms.
-      unlocated_term: float32 [N], the part of the bias term that has no place in the image and is not in the map.
-      completeness_error: float32 [N], |f − input_term − bias_term| / (|input_term| + Σ |each layer's term|).
-      layer_terms: float32 [N, L], each layer's term, in the order of `layers`.
-      layers: the L layers' names.
-    """
-
-    logits: np.ndarray
-    targets: np.ndarray
-    maps: np.ndarray
-    input_term: np.ndarray
-    bias_term: np.ndarray
-    unlocated_term: np.ndarray
-    completeness_error: np.ndarray
-    layer_terms: np.ndarray
-    layers: tuple[str, ...]
-
-    def split(self) -> list[Explanation]:
-        """One explanation an image; their arrays are views."""
-        return [
-            Explanation(**{name: getattr(self, name)[i : i + 1] for name in _ARRAYS}, layers=self.layers)
-            for i in range(len(self.targets))
-        ]
-
-    @classmethod
-    def join(cls, parts: Sequence[Explanation]) -> Explanation:
-        """The explanations of all images of all parts (at least one), of the same model and options."""
-        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
-        return cls(**arrays, layers=parts[0].layers)
-
-
-_ARRAYS = tuple(field.name for field in dataclasses.fields(Explanation) if field.name != "layers")
+from transforms.methods import NOISE_LEVEL, SAMPLES
 
 
 def full_gradients(
@@ -110,8 +51,77 @@ def full_gradients(
     Raises:
       ValueError: the images' shape is not the model's, a target is no class, or an option is unknown.
     """
+    return explain(
+        exposed,
+        images,
+        targets,
+        maps=maps,
+        biases=biases,
+        contrast=contrast,
+        map_size=map_size,
+        batch_size=batch_size,
+        jit=jit,
+    )
+
+
+def explain(
+    exposed: Exposed,
+    images: np.ndarray,
+    targets: np.ndarray | Sequence[int] | int | None = None,
+    *,
+    method: str = "fullgrad",
+    maps: str = "reference",
+    biases: str = "all",
+    contrast: str = "none",
+    map_size: tuple[int, int] | None = None,
+    samples: int = SAMPLES,
+    noise_level: float = NOISE_LEVEL,
+    seed: int = 0,
+    batch_size: int | None = None,
+    jit: bool | None = None,
+) -> Explanation:
+    """Explains images with any of the methods.
+
+    The methods, each with its source where it is computed:
+
+      fullgrad          as `full_gradients`
+      gradients         max_c |∂f/∂x_c|
+      input_x_gradient  |Σ_c x_c · ∂f/∂x_c|
+      smoothgrad        max_c |mean of ∂f/∂x_c over noisy copies|
+      simple_fullgrad   FullGrad with every bias replaced by one
+      smooth_fullgrad   FullGrad of each term's mean over noisy copies
+      grad_cam          ReLU(Σ_k α_k A_k), A the last spatial activation, α_k the mean of ∂f/∂A_k
+
+    Only `fullgrad` decomposes f; the others' terms are NaN.
+
+    Args:
+      exposed, images, targets, contrast, batch_size, jit: as in `full_gradients`.
+      method: the name of the method.
+      maps: as in `full_gradients`, with `fullgrad` and `smooth_fullgrad`; with `input_x_gradient`, `signed` takes no
+        absolute value, so that a map's sum is ⟨x, ∂f/∂x⟩. Other methods make one kind of map, called `reference`.
+      biases: as in `full_gradients`, with `fullgrad` and `smooth_fullgrad`.
+      map_size: height and width of the maps; None for the images' own, at which maps are made, and from which others
+        are the mean (the sum, where signed) over each pixel's area.
+      samples: how many noisy copies `smoothgrad` and `smooth_fullgrad` average over.
+      noise_level: their noise's standard deviation, as a fraction of the image's largest less its smallest value.
+      seed: of their noise, which depends on it and the image alone.
+
+    Raises:
+      ValueError: as `full_gradients`, or an option is not taken by the method.
+      CannotExpose: the model does not have what the method needs.
+    """
     images = np.asarray(images, np.float32)
-    options = Options(maps, biases, contrast, map_size, prefers_jit() if jit is None else jit)
+    options = Options(
+        method=method,
+        maps=maps,
+        biases=biases,
+        contrast=contrast,
+        map_size=map_size,
+        samples=samples,
+        noise_level=noise_level,
+        seed=seed,
+        jit=prefers_jit() if jit is None else jit,
+    )
     _check_images(exposed, images)
     chosen = _check_targets(exposed, targets, len(images))
     size = batch_size or min(32, max(1, len(images)))
@@ -128,6 +138,9 @@ def explain_batch(
     """Explains up to `batch_size` images [n, H, W, C]; fewer are padded, so that there is one trace.
 
     `targets` are int32 [n] as in `full_gradients`, already checked.
+
+    Raises:
+      CannotExpose: the model does not have what the method needs.
     """
     count = len(images)
     if count < batch_size:
@@ -142,13 +155,16 @@ def explain_batch(
     return Explanation(**arrays, layers=layers)
 
 
-def _compile(exposed: Exposed, options: Options) -> Any:
+def _compile(exposed: Exposed, options: Options) -> Compiled:
+    if options.method != "fullgrad":
+        return compile_sibling(exposed, options, _SIBLINGS[options.method])
     names: list[str] = []  # known once the function was traced; the same for every shape
 
     def function(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        outputs, layers = _decompose(exposed, images, targets, options)
+        outputs, layers, located = _decompose(exposed, images, targets, options)
         names[:] = layers
-        return outputs
+        size = int(images.shape[1]), int(images.shape[2])
+        return {**outputs, "maps": maps.combine(maps.RULES[options.maps], located, size, options.map_size or size)}
 
     run = autodiff.compiled(function, jit=options.jit)
 
@@ -161,14 +177,19 @@ def _compile(exposed: Exposed, options: Options) -> Any:
 
 def _decompose(
     exposed: Exposed, images: Tensor, targets: Tensor, options: Options
-) -> tuple[dict[str, Tensor], list[str]]:
-    """f = input term + Σ bias terms, and the map of them: the method itself, on one batch of tensors."""
+) -> tuple[dict[str, Tensor], list[str], list[Tensor]]:
+    """f = input term + Σ bias terms: the method itself, on one batch of tensors.
+
+    Returns:
+      The fields of an `Explanation` but for the maps, the layers' names, and the terms that have a place, the input's
+      first, [N, h, w, C] each.
+    """
 
     def forward(tap: autodiff.Tap) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, list[Term]]]:
         x = tap(images)
         logits, terms = exposed.run(x, tap)
-        chosen = _resolve(targets, logits)
-        f = _objective(logits, chosen, options.contrast)
+        chosen = resolve(targets, logits)
+        f = objective(logits, chosen, options.contrast)
         return f, (x, logits, chosen, f, terms)
 
     (x, logits, chosen, f, terms), gradients = autodiff.tapped_gradients(forward)
@@ -179,42 +200,39 @@ def _decompose(
     located, unlocated, sums = [products], [ops.zeros_like(f)], [_total(products)]
     for term in terms:
         contributions = term.contributions(gradients)
-        sums.append(sum((_total(c) for c in contributions), ops.zeros_like(f)))
-        if _has_place(contributions):
-            located.extend(contributions)
-        else:
-            unlocated.append(sums[-1])
+        placeless = sum(map(_total, contributions.unlocated), ops.zeros_like(f))
+        sums.append(sum(map(_total, contributions.located), placeless))
+        located.extend(contributions.located)
+        unlocated.append(placeless)
 
     layer_terms = ops.stack(sums, axis=1)
+    # Where there is no term at all, as of a black image without biases, nothing may be missing either.
+    scale = ops.maximum(ops.sum(ops.abs(layer_terms), axis=1), 1e-30)
     input_term, bias_term = layer_terms[:, 0], ops.sum(layer_terms[:, 1:], axis=1)
-    height, width = int(x.shape[1]), int(x.shape[2])
-    return {
+    outputs = {
         "logits": logits,
         "targets": chosen,
-        "maps": maps.combine(maps.RULES[options.maps], located, (height, width), options.map_size or (height, width)),
         "input_term": input_term,
         "bias_term": bias_term,
         "unlocated_term": sum(unlocated[1:], unlocated[0]),
-        "completeness_error": ops.abs(f - input_term - bias_term) / ops.sum(ops.abs(layer_terms), axis=1),
+        "completeness_error": ops.abs(f - input_term - bias_term) / scale,
         "layer_terms": layer_terms[:, 1:],
-    }, [term.layer for term in terms]
+    }
+    return outputs, [term.layer for term in terms], located
 
 
-def _objective(logits: Tensor, targets: Tensor, contrast: str) -> Tensor:
-    """The explained number of each image, f [N]."""
-    chosen = ops.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
-    f = ops.sum(logits * chosen, axis=-1)
-    if contrast == "runner_up":
-        f = f - ops.max(ops.where(chosen > 0, -math.inf, logits), axis=-1)
-    return f
+def _located_terms(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:
+    """FullGrad's terms, which Smooth FullGrad averages before ψ makes their map.
+
+    As the authors (idiap/fullgrad-saliency, saliency/smooth_fullgrad.py), who average each term over noisy copies and
+    then normalise it; but for the input's term, which they sum over channels first. Here it is treated as FullGrad
+    treats it, so that the map is FullGrad's where the noise vanishes.
+    """
+    outputs, _, located = _decompose(exposed, images, targets, options)
+    return Evidence(outputs["logits"], outputs["targets"], located)
 
 
-def _resolve(targets: Tensor, logits: Tensor) -> Tensor:
-    """Class indices [N] int32, with −1 − r replaced by the class of rank r."""
-    order = ops.cast(ops.argsort(-logits, axis=-1), "int32")
-    ranks = ops.maximum(-1 - targets, 0)
-    ranked = ops.take_along_axis(order, ranks[:, None], axis=-1)[:, 0]
-    return ops.where(targets < 0, ranked, targets)
+_SIBLINGS = {**SIBLINGS, "smooth_fullgrad": Sibling(_located_terms, lambda options: maps.RULES[options.maps])}
 
 
 def _total(contribution: Tensor) -> Tensor:
@@ -222,11 +240,6 @@ def _total(contribution: Tensor) -> Tensor:
     while len(contribution.shape) > 1:
         contribution = ops.sum(contribution, axis=-1)
     return contribution
-
-
-def _has_place(contributions: list[Tensor]) -> bool:
-    """Whether all of a term lies on one grid of places in the image."""
-    return all(len(c.shape) == 4 for c in contributions) and len({tuple(c.shape[1:3]) for c in contributions}) == 1
 
 
 def prefers_jit() -> bool:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,14 +22,29 @@ from keras import layers, ops
 
 from transforms.fullgrad.autodiff import Gradients, Tap, Tensor
 from transforms.fullgrad.flatten import CannotExpose, Step, Value
+from transforms.fullgrad.places import Grid, Place
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """g ⊙ multiplier, with g the logit's gradient at a tapped tensor."""
+    """g ⊙ multiplier, with g the logit's gradient at a tapped tensor; `place` says where in the image that is."""
 
     tensor: Tensor
     multiplier: Tensor
+    place: Place | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contributions:
+    """A term as tensors that add up to it.
+
+    Attributes:
+      located: [N, h, w, C], all of one resolution, each number at its place in the image.
+      unlocated: [N, …], what has no place.
+    """
+
+    located: list[Tensor]
+    unlocated: list[Tensor]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,33 +64,58 @@ class Term:
     parts: tuple[Part, ...]
     per_channel: bool = True
 
-    def contributions(self, gradients: Gradients) -> list[Tensor]:
-        """The term as tensors that add up to it: one [N, …, C] where the parts' shapes allow, else one a part."""
+    def contributions(self, gradients: Gradients) -> Contributions:
+        """The term at its places, where those of all its parts agree."""
         products = [
             ops.cast(gradients[part.tensor], "float32") * ops.cast(part.multiplier, "float32") for part in self.parts
         ]
         if not self.per_channel:
             products = [ops.sum(p, axis=-1, keepdims=True) if len(p.shape) > 2 else p for p in products]
         if all(p.shape == products[0].shape for p in products):
-            total = products[0]
-            for product in products[1:]:
-                total = total + product
-            return [total]
-        return products
+            return _at_its_place(functools.reduce(operator.add, products), self.parts[0].place)
+        placed = [_at_its_place(p, part.place) for p, part in zip(products, self.parts, strict=True)]
+        located = [tensor for each in placed for tensor in each.located]
+        if len(located) == len(products) and len({tuple(tensor.shape[1:3]) for tensor in located}) == 1:
+            return Contributions(located, [tensor for each in placed for tensor in each.unlocated])
+        # The parts cancel each other only as a whole: at places of their own, each would show what is not there.
+        return Contributions([], products)
+
+
+def _at_its_place(tensor: Tensor, place: Place | None) -> Contributions:
+    """A tensor [N, …] as what lies in the image and what does not."""
+    if place is None:
+        return Contributions([], [tensor])
+    if not isinstance(place, Grid):
+        return Contributions([tensor], [])
+    end = place.offset + place.size
+    inside = ops.reshape(tensor[:, place.offset : end], (-1, place.height, place.width, tensor.shape[2]))
+    others = [part for part in (tensor[:, : place.offset], tensor[:, end:]) if part.shape[1]]
+    return Contributions([inside], others)
 
 
 Values = Mapping[Value, Tensor]
 
 
 class Run:
-    """One forward pass under way: the tensors so far, the tap, and the terms met."""
+    """One forward pass under way: the tap, the places of values, and the terms met so far."""
 
-    def __init__(self, tap: Tap):
+    def __init__(self, tap: Tap, places: Mapping[Value, Place]):
         self.tap = tap
         self.terms: list[Term] = []
+        self._places = places
 
     def add(self, step: Step, *parts: Part, explicit: bool = False, per_channel: bool = True, what: str = "") -> None:
-        self.terms.append(Term(step.name + what, explicit, parts, per_channel))
+        """Adds a term of `step`; its parts' places are filled in."""
+        located = tuple(dataclasses.replace(part, place=self._place(step, part.tensor)) for part in parts)
+        self.terms.append(Term(step.name + what, explicit, located, per_channel))
+
+    def _place(self, step: Step, tensor: Tensor) -> Place | None:
+        """Where a tensor lies: as the step's value of its rank, and of its length if it is a sequence."""
+        rank = len(tensor.shape)
+        for value in (*step.outputs, *step.inputs):
+            if value in self._places and len(value.shape) == rank and (rank == 4 or value.shape[1] == tensor.shape[1]):
+                return self._places[value]
+        return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,6 +144,9 @@ def rule_for(step: Step) -> Rule:
         raise CannotExpose(
             f"layer {step.name!r} has data_format 'channels_first'; only 'channels_last' models can be explained"
         )
+    if not type(operation).__module__.startswith("keras."):
+        # A user's layer that could not be opened up. It may be derived from one of Keras' and do something else.
+        return _GENERAL
     if isinstance(operation, _BIASED):
         return _biased_rule(operation, operation.activation)
     if isinstance(operation, layers.BatchNormalization):
@@ -118,7 +163,7 @@ def rule_for(step: Step) -> Rule:
         return Rule("product of activations, −g ⊙ y", _product)
     if _kind(operation) in _SHIFTS and _single_input(step):
         return Rule("added constant", _shift)
-    return Rule("general: Σ g_y·y − Σ g_x·x", _general)
+    return _GENERAL
 
 
 # ---- linear and piecewise linear through zero: nothing is added
@@ -295,6 +340,9 @@ def _shift(run: Run, step: Step, values: Values) -> Tensor:
 
 def _general(run: Run, step: Step, values: Values) -> Any:
     return _euler(run, step, values, per_channel=False)
+
+
+_GENERAL = Rule("general: Σ g_y·y − Σ g_x·x", _general)
 
 
 def _euler(run: Run, step: Step, values: Values, *, per_channel: bool) -> Any:

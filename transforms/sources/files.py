@@ -24,10 +24,12 @@ def open_file(path: str) -> BinaryIO:
 
 
 def file_name(path: str) -> str:
+    """The last part of a path or URL."""
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def is_image_name(name: str) -> bool:
+    """Whether a file is called as images are, and not hidden."""
     return not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
 
 

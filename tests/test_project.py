@@ -1,0 +1,249 @@
+"""What the project says of itself is so: commands, columns, versions, and which module may import which."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import load_config, schema_keys
+from transforms.parts import CLASSES, ERRORS, MAPS
+from transforms.statistics import FIGURES
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGES = ("transforms", "pipeline")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def name_of(path: pathlib.Path) -> str:
+    """`transforms.fullgrad.maps` for its file, `transforms.fullgrad` for the package's `__init__.py`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+# ---- the README's commands
+
+
+def test_ci_runs_the_readme_s_two_commands() -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    promised = [part.strip() for block in blocks if ".venv/" in block for part in block.split("&&")]
+    assert len(promised) == 5, "two commands, of three and two parts"
+    ran = [_plain(line) for line in (ROOT / ".ci" / "run").read_text().splitlines()]
+    places = [ran.index(_plain(part)) for part in promised]
+    assert places == sorted(places)
+
+
+def _plain(command: str) -> str:
+    """A command without where its virtual environment is, where it writes, and how much it says."""
+    command = re.sub(r'"?(\$venv|\.venv)(/bin/)?"?', "", command.strip())
+    command = re.sub(r"--quiet |--output \S+|2>&1.*", "", command)
+    return " ".join(command.replace('"', "").split())
+
+
+def test_every_file_that_the_readme_and_the_docs_link_to_is_there() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+# ---- columns
+
+
+def _explained(heading: str) -> set[str]:
+    """What stands in code marks in the first column of the tables, and in the text, below a heading of output.md."""
+    text = (ROOT / "docs" / "output.md").read_text()
+    section = text.partition(f"\n## {heading}")[2].partition("\n## ")[0]
+    assert section, f"docs/output.md has no section {heading}"
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
+    prose = [line for line in section.splitlines() if not line.startswith("|")]
+    names = {name for text in [*cells, *prose] for name in re.findall(r"`([^`]+)`", text)}
+    for name in [name for name in names if "<figure>" in name]:
+        names.update(name.replace("<figure>", figure) for figure in FIGURES)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("heading", "columns"),
+    [("maps/", MAPS.names), ("classes.parquet", CLASSES.names), ("errors/", ERRORS.names)],
+    ids=["maps", "classes", "errors"],
+)
+def test_every_column_is_explained(heading: str, columns: list[str]) -> None:
+    assert set(columns) - _explained(heading) == set()
+
+
+# ---- configurations
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_configuration_that_says_so_has_every_key(path: pathlib.Path) -> None:
+    load_config(path)
+    text = path.read_text()
+    if "Every key is here" in text:
+        assert [key for key in schema_keys() if not _has(yaml.safe_load(text), key)] == []
+
+
+def _has(value: Any, key: str) -> bool:
+    for name in key.split("."):
+        if name not in value:
+            return False
+        value = value[name]
+    return True
+
+
+# ---- docstrings
+
+
+def _public(path: pathlib.Path) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_and_what_they_make_public_say_what_they_are(path: pathlib.Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{name_of(path)} has no docstring"
+    assert [node.name for node in _public(path) if not ast.get_docstring(node)] == []
+
+
+# ---- versions
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def _requirement(package: str) -> str:
+    [found] = [each for each in PROJECT["dependencies"] if re.match(rf"{package}\b", each)]
+    return found
+
+
+def test_the_worker_image_has_the_versions_that_are_installed() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    sdk = re.search(r"FROM apache/beam_python(\d+\.\d+)_sdk:(\d+\.\d+)\.\d+", dockerfile)
+    base = re.search(r"FROM python:(\d+\.\d+)-", dockerfile)
+    tensorflow = re.search(r"'tensorflow\[and-cuda\]([^']+)'", dockerfile)
+    assert sdk
+    assert base
+    assert tensorflow
+    python, beam = sdk.groups()
+    assert base[1] == python
+    assert _requirement("apache-beam").startswith(f"apache-beam>={beam},")
+    assert _requirement("tensorflow") == f"tensorflow{tensorflow[1]}"
+    assert f"Programming Language :: Python :: {python}" in PROJECT["classifiers"]
+
+
+def test_the_python_versions_agree() -> None:
+    versions = [each.rsplit(" ", 1)[1] for each in PROJECT["classifiers"] if re.search(r"Python :: \d\.", each)]
+    assert PROJECT["requires-python"] == f">={versions[0]}"
+    assert f"Python {versions[0]} to {versions[-1]}" in (ROOT / "README.md").read_text()
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert tools["ruff"]["target-version"] == "py" + versions[0].replace(".", "")
+    assert tools["mypy"]["python_version"] == versions[0]
+
+
+def test_the_licence_is_there_and_the_one_that_is_named() -> None:
+    [name] = PROJECT["license-files"]
+    text = " ".join((ROOT / name).read_text().split())
+    assert PROJECT["license"] == "Apache-2.0"
+    assert "Apache License Version 2.0, January 2004" in text
+    assert "Apache License 2.0" in (ROOT / "README.md").read_text()
+
+
+# ---- imports
+
+
+def _imports(path: pathlib.Path) -> set[str]:
+    """The modules that a module imports, at the top, inside functions and for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            assert node.module
+            # `from transforms.fullgrad import autodiff` may import a module as well as a name.
+            found.update(
+                f"{node.module}.{alias.name}" if _is_module(f"{node.module}.{alias.name}") else node.module
+                for alias in node.names
+            )
+    return found
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+# From the ground up: a module imports from its own floor and from those below.
+FLOORS = (
+    ("transforms.unit", "transforms.fullgrad", "transforms.resampling", "transforms.targets", "transforms.methods"),
+    (
+        "transforms.decode",
+        "transforms.preprocess",
+        "transforms.model",
+        "transforms.parts",
+        "transforms.statistics",
+        "transforms.classes",
+        "transforms.sources",
+    ),
+    ("transforms.explain",),
+    ("pipeline",),
+)
+
+
+def _floor(module: str) -> int:
+    for floor, names in enumerate(FLOORS):
+        if any(module == name or module.startswith(f"{name}.") for name in names):
+            return floor
+    raise AssertionError(f"{module} has no place in FLOORS")
+
+
+def _ours(path: pathlib.Path) -> set[str]:
+    return {name for name in _imports(path) if name.split(".")[0] in PACKAGES}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path) != "transforms"], ids=name_of)
+def test_imports_go_one_way(path: pathlib.Path) -> None:
+    floor = _floor(name_of(path))
+    assert [name for name in _ours(path) if _floor(name) > floor] == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = {name_of(path): _ours(path) for path in MODULES}
+    for name in imports:
+        reached: set[str] = set()
+        ahead = set(imports[name])
+        while ahead:
+            module = ahead.pop()
+            if module not in reached:
+                reached.add(module)
+                ahead |= imports.get(module, set())
+        assert name not in reached, f"{name} imports itself by way of others"
+
+
+METHOD = [path for path in MODULES if "fullgrad" in path.parent.parts]
+
+
+@pytest.mark.parametrize("path", METHOD, ids=name_of)
+def test_the_method_knows_nothing_of_beam_or_files(path: pathlib.Path) -> None:
+    allowed = {"keras", "numpy", "transforms"} | set(sys.stdlib_module_names)
+    if path.stem == "autodiff":
+        allowed.add("tensorflow")
+    names = _imports(path)
+    assert {name.split(".")[0] for name in names} - allowed == set()
+    assert names & {"os", "io", "pathlib", "shutil", "tempfile", "json"} == set()
+    assert {name for name in names if name.startswith("transforms")} <= {
+        "transforms.resampling",
+        "transforms.methods",
+        *(name_of(each) for each in METHOD),
+    }
+
+
+def test_one_file_of_the_method_knows_tensorflow() -> None:
+    knowing = [path.stem for path in METHOD if any(name.startswith("tensorflow") for name in _imports(path))]
+    assert knowing == ["autodiff"]

@@ -1,0 +1,114 @@
+"""What a method is asked and what it gives, the same for all of them: options, the explained number, the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from keras import ops
+
+from transforms import methods
+from transforms.fullgrad.autodiff import Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """What decides the explanation of an image; see `explain`."""
+
+    method: str = "fullgrad"
+    maps: str = "reference"
+    biases: str = "all"
+    contrast: str = "none"
+    map_size: tuple[int, int] | None = None
+    samples: int = methods.SAMPLES
+    noise_level: float = methods.NOISE_LEVEL
+    seed: int = 0
+    jit: bool = True
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("method", tuple(methods.METHODS)),
+            ("maps", ("reference", "channelwise", "signed")),
+            ("biases", ("all", "explicit")),
+            ("contrast", ("none", "runner_up")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        for name, fits, right in (
+            ("samples", self.samples >= 1, "at least 1"),
+            ("noise_level", 0 < self.noise_level < math.inf, "a finite number above 0"),
+            ("seed", self.seed >= 0, "at least 0"),
+        ):
+            if not fits:
+                raise ValueError(f"{name} must be {right}, not {getattr(self, name)!r}")
+        wrong = methods.misplaced(self.method, {name: getattr(self, name) for name in methods.DEFAULTS})
+        if wrong is not None:
+            value = getattr(self, wrong)
+            raise ValueError(
+                f"{wrong}={value!r} is taken only by the methods {', '.join(methods.takers(wrong, value))}, not by "
+                f"{self.method}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a method gives; NumPy arrays over N images.
+
+    The terms are FullGrad's. Methods that do not decompose the logit have NaN in their place, and no layers.
+
+    Attributes:
+      logits: float32 [N, K], before any softmax or sigmoid.
+      targets: int32 [N], the explained class of each image.
+      maps: float32 [N, H, W].
+      input_term: float32 [N], ⟨∇ₓf, x⟩.
+      bias_term: float32 [N], the sum of all layers' terms.
+      unlocated_term: float32 [N], the part of the bias term that has no place in the image and is not in the map.
+      completeness_error: float32 [N], |f − input_term − bias_term| / (|input_term| + Σ |each layer's term|).
+      layer_terms: float32 [N, L], each layer's term, in the order of `layers`.
+      layers: the L layers' names.
+    """
+
+    logits: np.ndarray
+    targets: np.ndarray
+    maps: np.ndarray
+    input_term: np.ndarray
+    bias_term: np.ndarray
+    unlocated_term: np.ndarray
+    completeness_error: np.ndarray
+    layer_terms: np.ndarray
+    layers: tuple[str, ...]
+
+    def split(self) -> list[Explanation]:
+        """One explanation an image; their arrays are views."""
+        return [
+            Explanation(**{name: getattr(self, name)[i : i + 1] for name in _ARRAYS}, layers=self.layers)
+            for i in range(len(self.targets))
+        ]
+
+    @classmethod
+    def join(cls, parts: Sequence[Explanation]) -> Explanation:
+        """The explanations of all images of all parts (at least one), of the same model and options."""
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+        return cls(**arrays, layers=parts[0].layers)
+
+
+_ARRAYS = tuple(field.name for field in dataclasses.fields(Explanation) if field.name != "layers")
+
+
+def objective(logits: Tensor, targets: Tensor, contrast: str) -> Tensor:
+    """The explained number of each image, f [N]."""
+    chosen = ops.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
+    f = ops.sum(logits * chosen, axis=-1)
+    if contrast == "runner_up":
+        f = f - ops.max(ops.where(chosen > 0, -math.inf, logits), axis=-1)
+    return f
+
+
+def resolve(targets: Tensor, logits: Tensor) -> Tensor:
+    """Class indices [N] int32, with −1 − r replaced by the class of rank r."""
+    order = ops.cast(ops.argsort(-logits, axis=-1), "int32")
+    ranks = ops.maximum(-1 - targets, 0)
+    ranked = ops.take_along_axis(order, ranks[:, None], axis=-1)[:, 0]
+    return ops.where(targets < 0, ranked, targets)
