@@ -1,0 +1,225 @@
+"""What is wrong with a configuration, put into sentences: the key, what it must be, and what was probably meant.
+
+A schema is given as its pydantic class: a class is a section, a field is a key. `Values` says what a key takes where
+its type alone does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message is one sentence for the user."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Values:
+    """Says in an error message what a key takes.
+
+    Attributes:
+      text: what would be right, to be read after "must be".
+      choices: the words among it, of which the nearest is suggested.
+      items: the same as text for one entry, where the value is a mapping with free keys.
+    """
+
+    text: str
+    choices: tuple[str, ...] = ()
+    items: str = ""
+
+
+def refusal(sentence: str, *keys: str) -> PydanticCustomError:
+    """What a validator raises whose sentence is complete; the keys are those that it is about."""
+    return PydanticCustomError("refusal", "{sentence}", {"sentence": sentence, "keys": keys or ("",)})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """A sentence about one or more keys.
+
+    Attributes:
+      unknown: it is about a key that does not exist; `meant` is the one that the user probably meant, where that is
+        known.
+      from_absence: it goes away where its first key is the one meant by an unknown key.
+    """
+
+    sentence: str
+    keys: tuple[str, ...]
+    unknown: bool = False
+    from_absence: bool = False
+    meant: str = ""
+
+
+def problems_of(error: ValidationError, value: Mapping[str, Any], schema: type[BaseModel]) -> list[Problem]:
+    """One problem for each key that has any, unknown keys first: what else is wrong is often their consequence."""
+    by_key: dict[tuple[str, ...], Problem] = {}
+    for detail in error.errors(include_url=False):
+        problem = _problem(detail, value, schema)
+        by_key.setdefault(problem.keys, problem)
+    meant = {problem.meant for problem in by_key.values() if problem.meant}
+    problems = [
+        problem
+        for problem in by_key.values()
+        if not (problem.from_absence and any(within(problem.keys[0], key) for key in meant))
+    ]
+    return sorted(problems, key=lambda problem: not problem.unknown)
+
+
+def _problem(detail: ErrorDetails, value: Mapping[str, Any], schema: type[BaseModel]) -> Problem:
+    location = detail["loc"]
+    if detail["type"] == "refusal":
+        keys = tuple(detail["ctx"]["keys"])
+        return Problem(detail["ctx"]["sentence"], keys, from_absence=True)
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
+        names, _ = _located(location[:-1], value, schema)
+        return _unknown_key(".".join(names), str(location[-1]), schema)
+
+    names, field = _located(location, value, schema)
+    assert field is not None, f"a problem without a key: {detail}"
+    key, given = ".".join(names), _at(names, value)
+    if not is_leaf(field):
+        keys_within = enumerated(field.annotation.model_fields)  # type: ignore[union-attr]
+        return Problem(f"`{key}` must be a section with the keys {keys_within}, not {show(given)}", (key,))
+    values = _values_of(field)
+    needs = values.text if key in dict(keys_of(schema)) else values.items
+    if detail["type"] == "missing" and location[-1] == names[-1]:
+        return Problem(f"the required key `{key}` is missing, which must be {needs}", (key,), from_absence=True)
+    nearest = _nearest(given, values.choices) if isinstance(given, str) else None
+    hint = f"; did you mean {nearest}?" if nearest else ""
+    return Problem(f"`{key}` must be {needs}, not {show(given)}{hint}", (key,))
+
+
+def _located(
+    location: Sequence[int | str], value: Mapping[str, Any], schema: type[BaseModel]
+) -> tuple[list[str], FieldInfo | None]:
+    """The key, name by name, and the field that an error's location is about.
+
+    Beyond keys, a location holds positions in a list, names of a union's members, and the entries of a mapping; only of
+    the last is the name kept.
+    """
+    section: type[BaseModel] | None = schema
+    field: FieldInfo | None = None
+    names: list[str] = []
+    for part in location:
+        if section is not None and part in section.model_fields:
+            field = section.model_fields[str(part)]
+            section = _section_in(field.annotation)
+            names.append(str(part))
+        elif section is None:
+            entries = _at(names, value)
+            if isinstance(entries, Mapping) and part in entries:
+                names.append(str(part))
+            break
+    return names, field
+
+
+def _unknown_key(section: str, name: str, schema: type[BaseModel]) -> Problem:
+    """An unknown key in a section (dotted; "" for the top level), with the key that was probably meant."""
+    key = f"{section}.{name}" if section else name
+    every = [each for each, _ in keys_of(schema)]
+    siblings = {each.rpartition(".")[2]: each for each in every if each.rpartition(".")[0] == section}
+    homes = [each for each in every if each.rpartition(".")[2] == name]
+    nearest = _nearest(name, tuple(siblings))
+    if key in every:  # a dotted name in the file
+        home, _, leaf = key.rpartition(".")
+        return Problem(f"`{key}` must be written as `{leaf}` within the section {home}", (key,), True, meant=key)
+    if homes:
+        sections = enumerated([each.rpartition(".")[0] or "the top level" for each in homes], "or")
+        return Problem(f"unknown key `{key}`; `{name}` belongs to {sections}", (key,), unknown=True, meant=homes[0])
+    if nearest is None:
+        elsewhere = {each.rpartition(".")[2]: each for each in every}
+        distant = _nearest(name, tuple(elsewhere), cutoff=0.8)
+        meant = elsewhere[distant] if distant else ""
+    else:
+        meant = siblings[nearest]
+    if meant:
+        return Problem(f"unknown key `{key}`; did you mean `{meant}`?", (key,), unknown=True, meant=meant)
+    place = f"the keys of {section}" if section else "the sections"
+    return Problem(f"unknown key `{key}`; {place} are {enumerated(siblings)}", (key,), unknown=True)
+
+
+# The schema, asked about its keys.
+
+
+def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key, sections among them, by its dotted name, in the order in which a file has them."""
+    for name, field in section.model_fields.items():
+        yield prefix + name, field
+        inner = _section_in(field.annotation)
+        if inner is not None:
+            yield from keys_of(inner, f"{prefix}{name}.")
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a value of this type is or may be."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
+
+
+def is_leaf(field: FieldInfo) -> bool:
+    """Whether a key takes a value that is not (or not only) a section."""
+    return _section_in(field.annotation) is not field.annotation
+
+
+def _values_of(field: FieldInfo) -> Values:
+    """What a key takes, from its `Values` or else from its type."""
+    for each in field.metadata:
+        if isinstance(each, Values):
+            return each
+    if field.annotation is bool:
+        return Values("true or false")
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    if not choices:
+        raise TypeError(f"a key of type {field.annotation} needs Values")
+    return Values(enumerated(choices, "or"), choices)
+
+
+def within(key: str, section: str) -> bool:
+    """Whether a dotted key is the section or below it."""
+    return f"{key}.".startswith(f"{section}.")
+
+
+def _at(names: Sequence[str], value: Any) -> Any:
+    """The value that is found by following the names, None where there is none."""
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+# Words.
+
+
+def _nearest(word: str, words: Sequence[str], cutoff: float = 0.6) -> str | None:
+    lowered = {each.lower(): each for each in words}
+    found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=cutoff)
+    return lowered[found[0]] if found else None
+
+
+def enumerated(words: Any, conjunction: str = "and") -> str:
+    """The words as a list in a sentence: one, two and three."""
+    *first, last = words
+    return f"{', '.join(first)} {conjunction} {last}" if first else str(last)
+
+
+def show(value: object) -> str:
+    """A value as it may be written in YAML, on one line and not too long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, or a value that contains itself
+        text = str(value)
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """Text on one line and not too long."""
+    text = " ".join(text.split())
+    return text if len(text) <= 120 else f"{text[:119]}…"

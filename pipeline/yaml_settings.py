@@ -1,0 +1,171 @@
+"""Reads settings as YAML, from a file and from the command line's `--set`, and remembers where each one stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from pipeline.problems import ConfigError, shortened, show, within
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Override:
+    """A `KEY=VALUE` from the command line, its value parsed."""
+
+    text: str
+    key: str
+    value: Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """Where values came from, so that a sentence can name it."""
+
+    name: str
+    lines: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    overrides: Sequence[Override] = ()
+
+    def of(self, *keys: str) -> str:
+        """The place of the first of the keys that has one; the command line goes before the file."""
+        for override in reversed(self.overrides):
+            if any(within(key, override.key) or (within(override.key, key) and key not in self.lines) for key in keys):
+                return f"{self.name} with --set {shortened(override.text)}"
+        for key in keys:
+            if key in self.lines:
+                return f"{self.name}, line {self.lines[key]}"
+        return self.name
+
+
+def read_yaml(path: str) -> tuple[Any, dict[str, int]]:
+    """The file's content, None where it is empty, and the line of each key by its dotted name.
+
+    Raises:
+      ConfigError: if the file cannot be read or is not YAML.
+    """
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist, where a configuration file was expected") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    except ValueError:
+        raise ConfigError(f"{path} is not text in UTF-8, as a configuration file must be") from None
+
+    try:
+        return _parse_yaml(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}: {_syntax_problem(error)}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def parse_override(text: str) -> Override:
+    """Reads a `KEY=VALUE`, of which the value is YAML.
+
+    Raises:
+      ConfigError: if it is not that.
+    """
+    key, equals, right = text.partition("=")
+    key = key.strip()
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set {shortened(text)}: this must be KEY=VALUE, such as explain.batch_size=64")
+    if right.lstrip().startswith("*"):  # a pattern; an alias has nothing to point to here
+        return Override(text, key, right.strip())
+    try:
+        return Override(text, key, _parse_yaml(right)[0])
+    except yaml.YAMLError as error:
+        problem = _syntax_problem(error) if isinstance(error, yaml.MarkedYAMLError) else "this is not YAML"
+        raise ConfigError(f"--set {shortened(text)}: the value of `{key}` cannot be read; {problem}") from None
+
+
+def apply_override(override: Override, value: dict[str, Any]) -> None:
+    """Sets the override's key in place; a section that is not there is made.
+
+    Raises:
+      ConfigError: if a key above it has a value that is no section.
+    """
+    *sections, name = override.key.split(".")
+    for depth, section in enumerate(sections, 1):
+        inner = value.get(section)
+        if inner is None:
+            inner = value[section] = {}
+        if not isinstance(inner, dict):
+            above = ".".join(sections[:depth])
+            raise ConfigError(
+                f"--set {shortened(override.text)}: `{override.key}` cannot be set, as `{above}` is {show(inner)}, "
+                "which has no keys"
+            )
+        value = inner
+    value[name] = override.value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, and a date, a time and a number with leading zeros are text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  PyYAML declares it for instances
+        first: [
+            (tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("timestamp", "int", "float")
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]{0,99})$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?([0-9]+\.[0-9]*([eE][-+]?[0-9]+)?|\.[0-9]+([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"),
+    list("-+.0123456789"),
+)
+
+
+def _parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
+    """A YAML document's value, and the line of each key by its dotted name. A key that stands twice is an error."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, {}
+        lines: dict[str, int] = {}
+        _note_keys(node, "", lines, frozenset())
+        return loader.construct_document(node), lines
+    finally:
+        loader.dispose()
+
+
+def _note_keys(node: yaml.Node, prefix: str, lines: dict[str, int], above: frozenset[int]) -> None:
+    """Notes the line of each key in and below the node, and makes every key text, as `on` and `1` are not in YAML."""
+    if id(node) in above:
+        mark = node.start_mark
+        raise yaml.constructor.ConstructorError(None, None, "this value contains itself", mark)
+    above = above | {id(node)}
+    if isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _note_keys(each, f"{prefix.removesuffix('.')}[].", {}, above)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for name, value in node.value:
+        if isinstance(name, yaml.ScalarNode) and name.tag != "tag:yaml.org,2002:merge":
+            name.tag = "tag:yaml.org,2002:str"
+            key = prefix + name.value
+            if key in lines:
+                problem = f"the key `{key}` stands twice, here and on line {lines[key]}, where one would be right"
+                raise yaml.constructor.ConstructorError(None, None, problem, name.start_mark)
+            lines[key] = name.start_mark.line + 1
+            _note_keys(value, f"{key}.", lines, above)
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError) -> str:
+    if isinstance(error, yaml.constructor.ConstructorError):
+        return error.problem or "this value cannot be read"
+    if "alias" in (error.context or ""):
+        return "this is not YAML, as text that begins with * must be put in quotes"
+    if "cannot start any token" in (error.problem or ""):
+        return f"this is not YAML: {error.problem} (indent with spaces, and put such text in quotes)"
+    return f"this is not YAML: {', '.join(filter(None, [error.context, error.problem]))}"
