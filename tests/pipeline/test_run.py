@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
@@ -11,9 +12,12 @@ import sys
 import time
 from typing import Any
 
+import keras
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from PIL import Image
 
 from pipeline.cli import run_config
 from pipeline.config import Config
@@ -418,3 +422,64 @@ def test_a_sigkilled_or_interrupted_run_is_gone_on_with(dataset: dict[str, Any],
         [row["total"] for row in _maps(value)], map_figures(np.stack([row["map"] for row in _maps(value)]))[:, 0]
     )
     assert os.listdir(tmp_path / "out" / "tmp") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--no_such_option=3"], "Beam knows no option 'no_such_option'"),
+        (["--direct_num_workers=many"], "direct_num_workers: invalid int value: 'many'"),
+        (["--runner=FlinkRunner"], "runner.name names the runner"),
+    ],
+)
+def test_a_beam_option_that_beam_does_not_take_is_refused_before_the_run(
+    dataset: dict[str, Any], options: list[str], words: str
+) -> None:
+    with pytest.raises(CannotRun) as error:
+        prepare(Config.from_dict(dataset), options)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not os.path.exists(dataset["output"]["path"])
+
+
+def test_beam_options_of_the_command_line_win_over_the_configuration_s(dataset: dict[str, Any]) -> None:
+    value = {**dataset, "runner": {"options": {"direct_num_workers": 3, "worker_machine_type": "n1-standard-4"}}}
+    plan = prepare(Config.from_dict(value), ["--direct_num_workers=1"])
+    options = PipelineOptions(list(plan.beam_flags)).get_all_options()
+    assert (options["direct_num_workers"], options["machine_type"]) == (1, "n1-standard-4")
+
+
+def test_an_output_that_cannot_be_written_or_found_again_is_refused(
+    dataset: dict[str, Any], tmp_path: pathlib.Path
+) -> None:
+    def refusal(path: pathlib.Path) -> str:
+        with pytest.raises(CannotRun) as error:
+            _run({**dataset, "output": {"path": str(path)}})
+        return str(error.value)
+
+    (tmp_path / "file").write_text("not a folder")
+    assert f"output.path: {tmp_path / 'file'} cannot be written" in refusal(tmp_path / "file")
+    assert "has one of * ? [ in it" in refusal(tmp_path / "out[1]")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "run.json").write_text("{}")
+    assert "has a run.json that no run of fullgrad wrote" in refusal(tmp_path / "foreign")
+
+
+def test_a_model_without_any_term_on_an_image_is_complete(tmp_path: pathlib.Path) -> None:
+    black = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(black, "PNG")
+    shards.write_tfrecord(tmp_path / "a.tfrecord", [("black.png", black.getvalue(), 0)])
+    keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.Conv2D(2, 3, use_bias=False, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, use_bias=False),
+        ]
+    ).save(tmp_path / "model.keras")
+    value = configuration(tmp_path, str(tmp_path / "a.tfrecord"))
+    value["model"]["preprocess"] = {}
+    assert run_config(Config.from_dict(value)) == 0
+    (row,) = _maps(value)
+    assert row["completeness_error"] == 0
+    assert row["entropy"] is None
