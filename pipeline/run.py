@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import logging
 import platform
 import re
 import time
@@ -36,8 +35,6 @@ from transforms.parts import SCHEMA_VERSION, Output
 from transforms.preprocess import Affine
 from transforms.sources import Fields, find_shards, source_for
 from transforms.unit import Receipt, Unit
-
-_log = logging.getLogger(__name__)
 
 
 class CannotRun(ValueError):
