@@ -33,7 +33,7 @@ def _located_terms(exposed: Exposed, x: np.ndarray) -> list[np.ndarray]:
     (tapped, terms), gradients = autodiff.tapped_gradients(forward)
     found = [np.asarray(gradients[tapped]) * x]
     for term in terms:
-        found += [np.asarray(t) for t in term.contributions(gradients).located]
+        found += [np.asarray(t) for located in term.contributions(gradients).located for t in located.each()]
     return found
 
 
