@@ -19,10 +19,18 @@ class Gradients:
     def __init__(self, tensors: list[Tensor], gradients: list[Tensor]):
         self._gradients = {id(tensor): gradient for tensor, gradient in zip(tensors, gradients, strict=True)}
         self._tensors = tensors  # ids stay unique only as long as the tensors live
+        self._in_float32: dict[int, Tensor] = {}
 
     def __getitem__(self, tensor: Tensor) -> Tensor:
         """The gradient at a tensor that `tap` returned; has its shape and dtype."""
         return self._gradients[id(tensor)]
+
+    def in_float32(self, tensor: Tensor) -> Tensor:
+        """The same in float32, and one tensor wherever gradients are the same."""
+        gradient = self[tensor]
+        if gradient.dtype == tf.float32:
+            return gradient
+        return self._in_float32.setdefault(id(gradient), tf.cast(gradient, tf.float32))
 
 
 def tapped_gradients(forward: Callable[[Tap], tuple[Tensor, Result]]) -> tuple[Result, Gradients]:
@@ -91,6 +99,21 @@ def normal_noise(seeds: Tensor, sample: Tensor, shape: tuple[int, ...]) -> Tenso
 def compiled(function: Callable[..., Result], *, jit: bool) -> Callable[..., Result]:
     """`function` of tensors as one graph per input shape; `jit` has XLA compile it."""
     return tf.function(function, jit_compile=jit, autograph=False, reduce_retracing=False)
+
+
+def channel_means(x: Tensor) -> Tensor:
+    """Mean over places of x [N, h, w, C] → [N, C]."""
+    if has_accelerator():
+        return tf.reduce_mean(x, axis=(1, 2))
+    # On CPUs pooling reads memory at two to four times the pace of a reduction of these axes.
+    return tf.reshape(tf.nn.avg_pool2d(x, x.shape[1:3], 1, "VALID"), (-1, x.shape[3]))
+
+
+def channel_maxima(x: Tensor) -> Tensor:
+    """Largest value over places of x [N, h, w, C] → [N, C]."""
+    if has_accelerator():
+        return tf.reduce_max(x, axis=(1, 2))
+    return tf.reshape(tf.nn.max_pool2d(x, x.shape[1:3], 1, "VALID"), (-1, x.shape[3]))
 
 
 def out_of_memory() -> type[Exception]:

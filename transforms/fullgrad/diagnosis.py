@@ -69,14 +69,15 @@ def account_for_steps(exposed: Exposed, images: np.ndarray) -> StepAccounts:
         return ops.convert_to_numpy(ops.cast(tensor, "float32")).reshape(count, -1).sum(axis=1, dtype=np.float64)
 
     def product(tensor: Tensor) -> np.ndarray:
-        return total(ops.cast(gradients[tensor], "float32") * ops.cast(tensor, "float32"))
+        return total(gradients.in_float32(tensor) * ops.cast(tensor, "float32"))
 
     nothing = np.zeros(count)
     out = [sum(map(product, each.outputs), nothing) for each in ends]
     missing = []
     for each, made in zip(ends, out, strict=True):
-        contributions = [term.contributions(gradients) for term in each.terms]
-        added = sum((total(c) for term in contributions for c in (*term.located, *term.unlocated)), nothing)
+        found = [term.contributions(gradients) for term in each.terms]
+        located = [tensor for contributions in found for part in contributions.located for tensor in part.each()]
+        added = sum(map(total, (*located, *(c for contributions in found for c in contributions.unlocated))), nothing)
         missing.append(made - sum(map(product, each.inputs), nothing) - added)
     return StepAccounts(
         tuple(step.name for step in exposed.program.steps),

@@ -15,6 +15,7 @@ from keras import ops
 
 from transforms import resampling
 from transforms.fullgrad.autodiff import Tensor
+from transforms.fullgrad.located import Located
 
 # The authors' guard against division by zero, in their own normalisation (idiap/fullgrad-saliency).
 _EPSILON = 1e-6
@@ -25,40 +26,41 @@ class MapRule:
     """How located contributions become a map.
 
     Attributes:
-      condense: a contribution [N, h, w, C] → [N, h, w], what is summed over terms.
+      condense: contributions [N, h, w, C] → [N, h, w], what is summed over them.
       resize: the matrix a side, (h, H) → float64 [H, h], to the input's size.
       reduce: the same from the input's size to the map's.
     """
 
-    condense: Callable[[Tensor], Tensor]
+    condense: Callable[[Located], Tensor]
     resize: Callable[[int, int], np.ndarray]
     reduce: Callable[[int, int], np.ndarray]
 
 
-def _reference(contribution: Tensor) -> Tensor:
+def _reference(located: Located) -> Tensor:
     """ψ = |t|, minus its minimum, over its maximum, both over all places and channels; summed over channels.
 
     Srinivas & Fleuret 2019, section 5, as in the authors' code: (a − min a) / (max(a − min a) + 1e-6), a = |t|.
     """
-    absolute = ops.abs(contribution)
-    low = ops.min(absolute, axis=(1, 2, 3))[:, None, None]
-    high = ops.max(absolute, axis=(1, 2, 3))[:, None, None]
-    channels = contribution.shape[-1]
-    # Σ_c (a_c − low) / (high − low + ε), with the sum taken first: one pass over the channels, no copy of them.
-    return (ops.sum(absolute, axis=-1) - channels * low) / (high - low + _EPSILON)
+    magnitudes = located.magnitudes()
+    low, high = (extreme[:, None, None] for extreme in magnitudes.extremes())
+    # Σ_c (a_c − low) / (high − low + ε), with the sum taken first.
+    return ops.sum((magnitudes.sums() - magnitudes.channels * low) / (high - low + _EPSILON), axis=-1)
 
 
-def _channelwise(contribution: Tensor) -> Tensor:
+def _channelwise(located: Located) -> Tensor:
     """ψ as above, but minimum and maximum of each channel alone; the mean over channels."""
-    absolute = ops.abs(contribution)
-    low = ops.min(absolute, axis=(1, 2), keepdims=True)
-    high = ops.max(absolute, axis=(1, 2), keepdims=True)
-    return ops.mean((absolute - low) / (high - low + _EPSILON), axis=-1)
+    magnitudes = located.magnitudes()
+    low, high = (extreme[:, None] for extreme in magnitudes.channel_extremes())  # [N, 1, C]
+    scales = ops.ones_like(low[0]) if magnitudes.scales is None else magnitudes.scales
+    # Σ_t s_t·(a − low) / (s_t·(high − low) + ε), with all that the places share taken first. The difference comes
+    # before the weight: in a channel that is everywhere the same, their quotient would be rounding over ε.
+    weights = ops.sum(scales / (scales * (high - low) + _EPSILON), axis=1)
+    return ops.mean((magnitudes.tensor - low[:, None]) * weights[:, None, None], axis=-1)
 
 
-def _signed(contribution: Tensor) -> Tensor:
+def _signed(located: Located) -> Tensor:
     """The term itself: its sum over channels."""
-    return ops.sum(contribution, axis=-1)
+    return located.sums()
 
 
 def _mean_area(old: int, new: int) -> np.ndarray:
@@ -72,12 +74,12 @@ RULES = {
 }
 
 
-def combine(rule: MapRule, contributions: list[Tensor], input_size: tuple[int, int], map_size: tuple[int, int]) -> Any:
-    """Adds up contributions [N, h, w, C] of any resolutions to maps [N, *map_size] float32."""
+def combine(rule: MapRule, contributions: list[Located], input_size: tuple[int, int], map_size: tuple[int, int]) -> Any:
+    """Adds up contributions of any resolutions to maps [N, *map_size] float32."""
     by_resolution: dict[tuple[int, int], Tensor] = {}
     for contribution in contributions:
         condensed = rule.condense(contribution)
-        size = (int(contribution.shape[1]), int(contribution.shape[2]))
+        size = contribution.resolution
         by_resolution[size] = by_resolution[size] + condensed if size in by_resolution else condensed
     total = 0.0
     for (height, width), condensed in by_resolution.items():

@@ -15,8 +15,9 @@ from transforms.fullgrad import autodiff, maps
 from transforms.fullgrad.autodiff import Tensor
 from transforms.fullgrad.explanation import Explanation, Options, objective, resolve
 from transforms.fullgrad.expose import Exposed
+from transforms.fullgrad.located import Located, together, total
 from transforms.fullgrad.siblings import SIBLINGS, Compiled, Evidence, Sibling, compile_sibling
-from transforms.fullgrad.terms import Term
+from transforms.fullgrad.terms import Contributions, Term
 from transforms.methods import NOISE_LEVEL, SAMPLES
 
 
@@ -158,6 +159,7 @@ def explain_batch(
 def _compile(exposed: Exposed, options: Options) -> Compiled:
     if options.method != "fullgrad":
         return compile_sibling(exposed, options, _SIBLINGS[options.method])
+    exposed = exposed.folded
     names: list[str] = []  # known once the function was traced; the same for every shape
 
     def function(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -177,12 +179,12 @@ def _compile(exposed: Exposed, options: Options) -> Compiled:
 
 def _decompose(
     exposed: Exposed, images: Tensor, targets: Tensor, options: Options
-) -> tuple[dict[str, Tensor], list[str], list[Tensor]]:
+) -> tuple[dict[str, Tensor], list[str], list[Located]]:
     """f = input term + Σ bias terms: the method itself, on one batch of tensors.
 
     Returns:
       The fields of an `Explanation` but for the maps, the layers' names, and the terms that have a place, the input's
-      first, [N, h, w, C] each.
+      first.
     """
 
     def forward(tap: autodiff.Tap) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, list[Term]]]:
@@ -196,14 +198,12 @@ def _decompose(
     if options.biases == "explicit":
         terms = [term for term in terms if term.explicit]
 
-    products = ops.cast(gradients[x], "float32") * ops.cast(x, "float32")
-    located, unlocated, sums = [products], [ops.zeros_like(f)], [_total(products)]
-    for term in terms:
-        contributions = term.contributions(gradients)
-        placeless = sum(map(_total, contributions.unlocated), ops.zeros_like(f))
-        sums.append(sum(map(_total, contributions.located), placeless))
-        located.extend(contributions.located)
-        unlocated.append(placeless)
+    products = Located(gradients.in_float32(x) * ops.cast(x, "float32"))
+    contributions = [Contributions([products], []), *(term.contributions(gradients) for term in terms)]
+    located = together(each for found in contributions for each in found.located)
+    placed = iter(ops.unstack(ops.concatenate([each.totals() for each in located], axis=1), axis=1))
+    unlocated = [sum(map(total, found.unlocated), ops.zeros_like(f)) for found in contributions]
+    sums = [sum((next(placed) for _ in found.located), u) for found, u in zip(contributions, unlocated, strict=True)]
 
     layer_terms = ops.stack(sums, axis=1)
     # Where there is no term at all, as of a black image without biases, nothing may be missing either.
@@ -233,13 +233,6 @@ def _located_terms(exposed: Exposed, images: Tensor, targets: Tensor, options: O
 
 
 _SIBLINGS = {**SIBLINGS, "smooth_fullgrad": Sibling(_located_terms, lambda options: maps.RULES[options.maps])}
-
-
-def _total(contribution: Tensor) -> Tensor:
-    """Sum over all but the images, in steps, which loses less in float32 than one long sum."""
-    while len(contribution.shape) > 1:
-        contribution = ops.sum(contribution, axis=-1)
-    return contribution
 
 
 def prefers_jit() -> bool:

@@ -20,6 +20,7 @@ from transforms.fullgrad.autodiff import Tensor
 from transforms.fullgrad.explanation import Options, objective, resolve
 from transforms.fullgrad.expose import Exposed
 from transforms.fullgrad.flatten import CannotExpose, Step
+from transforms.fullgrad.located import Located
 from transforms.fullgrad.places import IMAGE
 from transforms.fullgrad.terms import Part, Rule, Run, Values, without_activation
 from transforms.methods import METHODS
@@ -31,12 +32,12 @@ class Evidence(NamedTuple):
     Attributes:
       logits: float32 [N, K].
       targets: int32 [N], the explained classes.
-      contributions: float32 [N, h, w, C] each, what the map is made of.
+      contributions: what the map is made of.
     """
 
     logits: Tensor
     targets: Tensor
-    contributions: list[Tensor]
+    contributions: list[Located]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,10 +47,12 @@ class Sibling:
     Attributes:
       evidence: of an exposed model, images [N, H, W, C], targets int32 [N] as in `explain`, and options.
       rule: how the contributions become a map.
+      foldable: whether the evidence is the same where BatchNorms are folded into convolutions.
     """
 
     evidence: Callable[[Exposed, Tensor, Tensor, Options], Evidence]
     rule: Callable[[Options], maps.MapRule]
+    foldable: bool = True
 
 
 # ---- the methods
@@ -69,7 +72,7 @@ def _gradients(exposed: Exposed, images: Tensor, targets: Tensor, options: Optio
         return objective(logits, chosen, options.contrast), (x, logits, chosen)
 
     (x, logits, chosen), gradients = autodiff.tapped_gradients(forward)
-    return Evidence(logits, chosen, [ops.cast(gradients[x], "float32")])
+    return Evidence(logits, chosen, [Located(gradients.in_float32(x))])
 
 
 def _input_x_gradient(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:
@@ -79,7 +82,7 @@ def _input_x_gradient(exposed: Exposed, images: Tensor, targets: Tensor, options
     `maps: signed` the sum itself, whose total over the map is ⟨x, ∂f/∂x⟩.
     """
     logits, chosen, (gradient,) = _gradients(exposed, images, targets, options)
-    return Evidence(logits, chosen, [gradient * ops.cast(images, "float32")])
+    return Evidence(logits, chosen, [Located(gradient.tensor * ops.cast(images, "float32"))])
 
 
 def _simple_fullgrad(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:
@@ -101,7 +104,7 @@ def _simple_fullgrad(exposed: Exposed, images: Tensor, targets: Tensor, options:
         return objective(logits, chosen, options.contrast), (x, logits, chosen, terms)
 
     (x, logits, chosen, terms), gradients = autodiff.tapped_gradients(forward)
-    contributions = [ops.cast(gradients[x], "float32") * ops.cast(x, "float32")]
+    contributions = [Located(gradients.in_float32(x) * ops.cast(x, "float32"))]
     for term in terms:
         if term.explicit:
             ones = tuple(dataclasses.replace(part, multiplier=ops.ones_like(part.tensor)) for part in term.parts)
@@ -132,8 +135,8 @@ def _grad_cam(exposed: Exposed, images: Tensor, targets: Tensor, options: Option
         return objective(logits, chosen, options.contrast), (found[0], logits, chosen)
 
     (activation, logits, chosen), gradients = autodiff.tapped_gradients(forward)
-    weights = ops.mean(ops.cast(gradients[activation], "float32"), axis=(1, 2), keepdims=True)
-    return Evidence(logits, chosen, [weights * ops.cast(activation, "float32")])
+    weights = ops.mean(gradients.in_float32(activation), axis=(1, 2), keepdims=True)
+    return Evidence(logits, chosen, [Located(weights * ops.cast(activation, "float32"))])
 
 
 def last_spatial_step(exposed: Exposed) -> Step:
@@ -167,22 +170,22 @@ def check_method(exposed: Exposed, method: str) -> None:
 # ---- from contributions to maps
 
 
-def _largest(contribution: Tensor) -> Tensor:
-    """max_c |t_c|."""
-    return ops.max(ops.abs(contribution), axis=-1)
+def _largest(located: Located) -> Tensor:
+    """max_c |t_c|, of a tensor alone."""
+    return ops.max(located.magnitudes().tensor, axis=-1)
 
 
-def _absolute_sum(contribution: Tensor) -> Tensor:
+def _absolute_sum(located: Located) -> Tensor:
     """|Σ_c t_c|."""
-    return ops.abs(ops.sum(contribution, axis=-1))
+    return ops.abs(located.sums())
 
 
-def _positive_sum(contribution: Tensor) -> Tensor:
+def _positive_sum(located: Located) -> Tensor:
     """ReLU(Σ_c t_c)."""
-    return ops.relu(ops.sum(contribution, axis=-1))
+    return ops.relu(located.sums())
 
 
-def _channelwise_like(condense: Callable[[Tensor], Tensor]) -> maps.MapRule:
+def _channelwise_like(condense: Callable[[Located], Tensor]) -> maps.MapRule:
     """A rule that resizes as `channelwise` does: half-pixel bilinear to the input's size."""
     return dataclasses.replace(maps.RULES["channelwise"], condense=condense)
 
@@ -196,8 +199,8 @@ SIBLINGS = {
         lambda options: maps.RULES["signed"] if options.maps == "signed" else _channelwise_like(_absolute_sum),
     ),
     "smoothgrad": _GRADIENTS,
-    "simple_fullgrad": Sibling(_simple_fullgrad, lambda options: maps.RULES["reference"]),
-    "grad_cam": Sibling(_grad_cam, lambda options: _channelwise_like(_positive_sum)),
+    "simple_fullgrad": Sibling(_simple_fullgrad, lambda options: maps.RULES["reference"], foldable=False),
+    "grad_cam": Sibling(_grad_cam, lambda options: _channelwise_like(_positive_sum), foldable=False),
 }
 
 
@@ -213,6 +216,8 @@ def compile_sibling(exposed: Exposed, options: Options, sibling: Sibling) -> Com
       CannotExpose: the model does not have what the method needs.
     """
     check_method(exposed, options.method)
+    if sibling.foldable:
+        exposed = exposed.folded
     make_maps = (
         _smoothed(exposed, options, sibling) if METHODS[options.method].noise else _plain(exposed, options, sibling)
     )
@@ -257,10 +262,11 @@ def _smoothed(exposed: Exposed, options: Options, sibling: Sibling) -> _MakeMaps
         spread = ops.max(images, axis=(1, 2, 3), keepdims=True) - ops.min(images, axis=(1, 2, 3), keepdims=True)
         noise = autodiff.normal_noise(seeds, sample, tuple(images.shape[1:]))
         copies = images + options.noise_level * spread * noise
-        return sibling.evidence(exposed, copies, targets, options).contributions
+        contributions = sibling.evidence(exposed, copies, targets, options).contributions
+        return [tensor for located in contributions for tensor in located.each()]
 
     def averaged(images: Tensor, total: list[Tensor]) -> Tensor:
-        return _combined(sibling, options, images, [each / options.samples for each in total])
+        return _combined(sibling, options, images, [Located(each / options.samples) for each in total])
 
     run_clean, run_noisy, run_averaged = (
         autodiff.compiled(function, jit=options.jit) for function in (clean, noisy, averaged)
@@ -280,7 +286,7 @@ def _smoothed(exposed: Exposed, options: Options, sibling: Sibling) -> _MakeMaps
     return run
 
 
-def _combined(sibling: Sibling, options: Options, images: Tensor, contributions: list[Tensor]) -> Tensor:
+def _combined(sibling: Sibling, options: Options, images: Tensor, contributions: list[Located]) -> Tensor:
     size = int(images.shape[1]), int(images.shape[2])
     return maps.combine(sibling.rule(options), contributions, size, options.map_size or size)
 

@@ -22,12 +22,19 @@ from keras import layers, ops
 
 from transforms.fullgrad.autodiff import Gradients, Tap, Tensor
 from transforms.fullgrad.flatten import CannotExpose, Step, Value
-from transforms.fullgrad.places import Grid, Place
+from transforms.fullgrad.located import Located
+from transforms.fullgrad.places import IMAGE, Grid, Place
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """g ⊙ multiplier, with g the logit's gradient at a tapped tensor; `place` says where in the image that is."""
+    """g ⊙ multiplier, with g the logit's gradient at a tapped tensor.
+
+    Attributes:
+      tensor: the tapped tensor.
+      multiplier: of its shape, or, the same for every image and place, [C].
+      place: where in the image the tensor lies; None if nowhere.
+    """
 
     tensor: Tensor
     multiplier: Tensor
@@ -36,14 +43,14 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contributions:
-    """A term as tensors that add up to it.
+    """A term as parts that add up to it.
 
     Attributes:
-      located: [N, h, w, C], all of one resolution, each number at its place in the image.
+      located: all of one resolution, each number at its place in the image.
       unlocated: [N, …], what has no place.
     """
 
-    located: list[Tensor]
+    located: list[Located]
     unlocated: list[Tensor]
 
 
@@ -66,16 +73,19 @@ class Term:
 
     def contributions(self, gradients: Gradients) -> Contributions:
         """The term at its places, where those of all its parts agree."""
-        products = [
-            ops.cast(gradients[part.tensor], "float32") * ops.cast(part.multiplier, "float32") for part in self.parts
-        ]
+        if len(self.parts) == 1 and self.parts[0].place == IMAGE and len(self.parts[0].multiplier.shape) == 1:
+            (part,) = self.parts
+            return Contributions(
+                [Located(gradients.in_float32(part.tensor), ops.cast(part.multiplier, "float32")[None])], []
+            )
+        products = [gradients.in_float32(part.tensor) * ops.cast(part.multiplier, "float32") for part in self.parts]
         if not self.per_channel:
             products = [ops.sum(p, axis=-1, keepdims=True) if len(p.shape) > 2 else p for p in products]
         if all(p.shape == products[0].shape for p in products):
             return _at_its_place(functools.reduce(operator.add, products), self.parts[0].place)
         placed = [_at_its_place(p, part.place) for p, part in zip(products, self.parts, strict=True)]
-        located = [tensor for each in placed for tensor in each.located]
-        if len(located) == len(products) and len({tuple(tensor.shape[1:3]) for tensor in located}) == 1:
+        located = [found for each in placed for found in each.located]
+        if len(located) == len(products) and len({found.resolution for found in located}) == 1:
             return Contributions(located, [tensor for each in placed for tensor in each.unlocated])
         # The parts cancel each other only as a whole: at places of their own, each would show what is not there.
         return Contributions([], products)
@@ -86,11 +96,11 @@ def _at_its_place(tensor: Tensor, place: Place | None) -> Contributions:
     if place is None:
         return Contributions([], [tensor])
     if not isinstance(place, Grid):
-        return Contributions([tensor], [])
+        return Contributions([Located(tensor)], [])
     end = place.offset + place.size
     inside = ops.reshape(tensor[:, place.offset : end], (-1, place.height, place.width, tensor.shape[2]))
     others = [part for part in (tensor[:, : place.offset], tensor[:, end:]) if part.shape[1]]
-    return Contributions([inside], others)
+    return Contributions([Located(inside)], others)
 
 
 Values = Mapping[Value, Tensor]
@@ -229,20 +239,23 @@ def without_activation(layer: keras.Layer) -> Iterator[None]:
 
 def _batch_normalization(run: Run, step: Step, values: Values) -> Tensor:
     y = run.tap(step.call(values))
-    run.add(step, Part(y, effective_bias(step.operation, len(y.shape))), explicit=True)
+    _, bias = effective_scale_and_bias(step.operation)
+    axis, rank = step.operation.axis % len(y.shape), len(y.shape)
+    if axis != rank - 1:
+        bias = ops.reshape(bias, [-1 if i == axis else 1 for i in range(rank)])
+    run.add(step, Part(y, bias), explicit=True)
     return y
 
 
-def effective_bias(layer: layers.BatchNormalization, rank: int) -> Tensor:
-    """β − γ·μ/√(σ² + ε) in float32, shaped to broadcast against the layer's output of that rank."""
+def effective_scale_and_bias(layer: layers.BatchNormalization) -> tuple[Tensor, Tensor]:
+    """What the layer does in inference, x ↦ scale·x + bias: γ/√(σ² + ε) and β − γ·μ/√(σ² + ε), float32 [C]."""
     scale = ops.rsqrt(ops.cast(layer.moving_variance, "float32") + layer.epsilon)
-    bias = -ops.cast(layer.moving_mean, "float32") * scale
     if layer.gamma is not None:
-        bias = bias * ops.cast(layer.gamma, "float32")
+        scale = scale * ops.cast(layer.gamma, "float32")
+    bias = -ops.cast(layer.moving_mean, "float32") * scale
     if layer.beta is not None:
         bias = bias + ops.cast(layer.beta, "float32")
-    axis = layer.axis % rank
-    return ops.reshape(bias, [-1 if i == axis else 1 for i in range(rank)])
+    return scale, bias
 
 
 # ---- activations: g_y ⊙ y − g_z ⊙ z, with g_z the activation's own pull-back of g_y
