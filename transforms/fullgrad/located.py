@@ -1,14 +1,15 @@
 """Contributions with places in the image, and the sums and extremes over them that terms and maps are made of.
 
-What FullGrad costs beyond an input gradient is reading tensors as large as all activations together. So none is read
-more often than it must be, and the bias terms of one tensor, t = g ⊙ b with a b for every channel, share what is read
-of g: no g ⊙ b is ever made.
+What FullGrad costs beyond an input gradient is reading tensors as large as all activations together. So a contribution
+is kept as what it is made of, to be multiplied out only while it is read: by the operations here, or in one reading by
+`kernels`. The bias terms of one tensor, t = g ⊙ b with a b for every channel, share what is read of g.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from keras import ops
 
@@ -17,46 +18,98 @@ from transforms.fullgrad.autodiff import Tensor
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """gradient ⊙ multiplier, float32 [N, h, w, C] each; no multiplier stands for 1."""
+
+    gradient: Tensor
+    multiplier: Tensor | None = None
+
+    def tensor(self) -> Tensor:
+        return self.gradient if self.multiplier is None else self.gradient * self.multiplier
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Located:
-    """T contributions tensor ⊙ scales[t], each number at its place in the image.
+    """T contributions factor · (product − less) ⊙ scales[t], each number at its place in the image.
 
     Attributes:
-      tensor: float32 [N, h, w, C].
-      scales: float32 [T, C]; None for the tensor itself, T = 1.
+      product: [N, h, w, C].
+      less: what is subtracted from it, with both multipliers there; None for nothing.
+      factor: not 0.
+      scales: float32 [T, C], for a product without multiplier; None for 1, T = 1.
     """
 
-    tensor: Tensor
+    product: Product
+    less: Product | None = None
+    factor: float = 1.0
     scales: Tensor | None = None
 
     @property
     def resolution(self) -> tuple[int, int]:
         """h and w."""
-        return int(self.tensor.shape[1]), int(self.tensor.shape[2])
+        _, height, width, _ = self.product.gradient.shape
+        return int(height), int(width)
+
+    @property
+    def count(self) -> int:
+        """T."""
+        return 1 if self.scales is None else int(self.scales.shape[0])
+
+    def tensors(self) -> list[Tensor]:
+        """What it is made of, without what is the same for every batch: the products, then the scales."""
+        products = (self.product, self.less) if self.less is not None else (self.product,)
+        found = [tensor for product in products for tensor in (product.gradient, product.multiplier)]
+        return [tensor for tensor in (*found, self.scales) if tensor is not None]
+
+    def of_tensors(self, tensors: list[Any]) -> Located:
+        """The same made of others, in the order of `tensors`."""
+        rest = iter(tensors)
+
+        def product(own: Product) -> Product:
+            return Product(next(rest), None if own.multiplier is None else next(rest))
+
+        return Located(
+            product(self.product),
+            None if self.less is None else product(self.less),
+            self.factor,
+            None if self.scales is None else next(rest),
+        )
+
+    def tensor(self) -> Tensor:
+        """factor · (product − less), [N, h, w, C]."""
+        tensor = self.product.tensor() if self.less is None else self.product.tensor() - self.less.tensor()
+        return tensor if self.factor == 1.0 else tensor * self.factor
 
     def each(self) -> list[Tensor]:
         """The contributions themselves, T times [N, h, w, C]."""
-        return [self.tensor] if self.scales is None else [self.tensor * scale for scale in ops.unstack(self.scales)]
+        tensor = self.tensor()
+        return [tensor] if self.scales is None else [tensor * scale for scale in ops.unstack(self.scales)]
 
     def totals(self) -> Tensor:
         """Σ over places and channels, [N, T]."""
         if self.scales is None:
-            return total(self.tensor)[:, None]
+            return total(self.tensor())[:, None]
         height, width = self.resolution
-        return ops.matmul(autodiff.channel_means(self.tensor) * (height * width), ops.transpose(self.scales))
+        return ops.matmul(autodiff.channel_means(self.tensor()) * (height * width), ops.transpose(self.scales))
 
     def sums(self) -> Tensor:
         """Σ over channels and the T contributions, [N, h, w]."""
         if self.scales is None:
-            return ops.sum(self.tensor, axis=-1)
-        return _weighted(self.tensor, ops.sum(self.scales, axis=0, keepdims=True))[..., 0]
+            return ops.sum(self.tensor(), axis=-1)
+        return _weighted(self.tensor(), ops.sum(self.scales, axis=0, keepdims=True))[..., 0]
 
     def magnitudes(self) -> Magnitudes:
-        return Magnitudes(ops.abs(self.tensor), None if self.scales is None else ops.abs(self.scales))
+        return Magnitudes(ops.abs(self.tensor()), None if self.scales is None else ops.abs(self.scales))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Magnitudes:
-    """The absolute values of T contributions, tensor ⊙ scales[t]; both as in `Located`, and not negative."""
+    """The absolute values of T contributions, tensor ⊙ scales[t].
+
+    Attributes:
+      tensor: float32 [N, h, w, C], not negative.
+      scales: float32 [T, C], not negative; None for 1, T = 1.
+    """
 
     tensor: Tensor
     scales: Tensor | None
@@ -74,36 +127,30 @@ class Magnitudes:
 
     def extremes(self) -> tuple[Tensor, Tensor]:
         """The least and the largest value over places and channels, [N, T] each."""
+        low, high = self.channel_extremes()
         if self.scales is None:
-            return self._least(1), ops.max(self.tensor, axis=(1, 2, 3))[:, None]
-        high = autodiff.channel_maxima(self.tensor)
-        return self._least(int(self.scales.shape[0])), ops.max(high[:, None] * self.scales, axis=-1)
+            return ops.min(low, axis=-1, keepdims=True), ops.max(high, axis=-1, keepdims=True)
+        return ops.min(low[:, None] * self.scales, axis=-1), ops.max(high[:, None] * self.scales, axis=-1)
 
     def channel_extremes(self) -> tuple[Tensor, Tensor]:
         """The least and the largest value of each channel of the tensor alone, [N, C] each."""
-        return ops.min(self.tensor, axis=(1, 2)), autodiff.channel_maxima(self.tensor)
-
-    def _least(self, terms: int) -> Tensor:
-        """[N, T]. Behind a ReLU it is nearly always 0, and then the first row of places tells."""
-        above = ops.min(self.tensor[:, :1], axis=(1, 2, 3))
-
-        def of_all_places() -> Tensor:
-            if self.scales is None:
-                return ops.min(self.tensor, axis=(1, 2, 3))[:, None]
-            return ops.min(ops.min(self.tensor, axis=(1, 2))[:, None] * self.scales, axis=-1)
-
-        return ops.cond(ops.all(above == 0), lambda: ops.repeat(above[:, None], terms, axis=1), of_all_places)
+        return ops.min(self.tensor, axis=(1, 2)), ops.max(self.tensor, axis=(1, 2))
 
 
 def together(located: Iterable[Located]) -> list[Located]:
-    """Joins neighbours of the same tensor into one, so that it is read once; the order stays."""
+    """Joins neighbours that scale the same gradient, so that it is read once; the order stays."""
     joined: list[Located] = []
     for each in located:
-        last = joined[-1] if joined else None
-        if last is not None and last.tensor is each.tensor and last.scales is not None and each.scales is not None:
-            joined[-1] = Located(each.tensor, ops.concatenate([last.scales, each.scales]))
-        else:
+        last = joined[-1] if joined else each
+        if (
+            last.scales is None
+            or each.scales is None
+            or last.product.gradient is not each.product.gradient
+            or not joined
+        ):
             joined.append(each)
+        else:
+            joined[-1] = Located(each.product, scales=ops.concatenate([last.scales, each.scales]))
     return joined
 
 
@@ -115,7 +162,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def _weighted(tensor: Tensor, scales: Tensor) -> Tensor:
-    """Σ over channels of tensor ⊙ scales[t], [N, h, w, T], as a single product of matrices, the fastest such sum."""
+    """Σ over channels of tensor ⊙ scales[t], [N, h, w, T], as one product of matrices, the fastest such sum."""
     height, width, channels = (int(size) for size in tensor.shape[1:])
     product = ops.matmul(ops.reshape(tensor, (-1, channels)), ops.transpose(scales))
     return ops.reshape(product, (-1, height, width, int(scales.shape[0])))

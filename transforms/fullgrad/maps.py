@@ -7,13 +7,15 @@ of every layer, which is how the method is defined and what makes other implemen
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
 
 from transforms import resampling
+from transforms.fullgrad import kernels
 from transforms.fullgrad.autodiff import Tensor
 from transforms.fullgrad.located import Located
 
@@ -29,11 +31,13 @@ class MapRule:
       condense: contributions [N, h, w, C] → [N, h, w], what is summed over them.
       resize: the matrix a side, (h, H) → float64 [H, h], to the input's size.
       reduce: the same from the input's size to the map's.
+      kernel: condenses by `kernels` instead, where that can be done.
     """
 
     condense: Callable[[Located], Tensor]
     resize: Callable[[int, int], np.ndarray]
     reduce: Callable[[int, int], np.ndarray]
+    kernel: Callable[[Sequence[Located]], list[kernels.Condensed]] | None = None
 
 
 def _reference(located: Located) -> Tensor:
@@ -68,24 +72,35 @@ def _mean_area(old: int, new: int) -> np.ndarray:
 
 
 RULES = {
-    "reference": MapRule(_reference, resampling.aligned_bilinear, _mean_area),
+    "reference": MapRule(
+        _reference,
+        resampling.aligned_bilinear,
+        _mean_area,
+        functools.partial(kernels.condense, signed=False, epsilon=_EPSILON),
+    ),
     "channelwise": MapRule(_channelwise, resampling.half_pixel_bilinear, _mean_area),
-    "signed": MapRule(_signed, resampling.spread, resampling.area),
+    "signed": MapRule(
+        _signed, resampling.spread, resampling.area, functools.partial(kernels.condense, signed=True, epsilon=_EPSILON)
+    ),
 }
 
 
-def combine(rule: MapRule, contributions: list[Located], input_size: tuple[int, int], map_size: tuple[int, int]) -> Any:
-    """Adds up contributions of any resolutions to maps [N, *map_size] float32."""
-    by_resolution: dict[tuple[int, int], Tensor] = {}
-    for contribution in contributions:
-        condensed = rule.condense(contribution)
-        size = contribution.resolution
-        by_resolution[size] = by_resolution[size] + condensed if size in by_resolution else condensed
+def by_resolution(condensed: Iterable[Any]) -> list[Any]:
+    """Adds up what is of the same resolution: tensors or arrays [N, h, w] → one of each (h, w)."""
+    found: dict[tuple[int, int], Any] = {}
+    for each in condensed:
+        size = int(each.shape[1]), int(each.shape[2])
+        found[size] = found[size] + each if size in found else each
+    return list(found.values())
+
+
+def combine(rule: MapRule, condensed: list[Tensor], input_size: tuple[int, int], map_size: tuple[int, int]) -> Any:
+    """Adds up condensed contributions [N, h, w] of any resolutions to maps [N, *map_size] float32."""
     total = 0.0
-    for (height, width), condensed in by_resolution.items():
-        rows = _side(rule, height, input_size[0], map_size[0])
-        columns = _side(rule, width, input_size[1], map_size[1])
-        total = total + ops.matmul(ops.matmul(rows, condensed), ops.transpose(columns))
+    for each in by_resolution(condensed):
+        rows = _side(rule, int(each.shape[1]), input_size[0], map_size[0])
+        columns = _side(rule, int(each.shape[2]), input_size[1], map_size[1])
+        total = total + ops.matmul(ops.matmul(rows, each), ops.transpose(columns))
     return total
 
 

@@ -5,17 +5,18 @@ And the way into every method: `explain`, and `explain_batch` for batches of one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from transforms.fullgrad import autodiff, maps
+from transforms.fullgrad import autodiff, kernels, maps
 from transforms.fullgrad.autodiff import Tensor
 from transforms.fullgrad.explanation import Explanation, Options, objective, resolve
 from transforms.fullgrad.expose import Exposed
-from transforms.fullgrad.located import Located, together, total
+from transforms.fullgrad.located import Located, Product, together, total
 from transforms.fullgrad.siblings import SIBLINGS, Compiled, Evidence, Sibling, compile_sibling
 from transforms.fullgrad.terms import Contributions, Term
 from transforms.methods import NOISE_LEVEL, SAMPLES
@@ -159,14 +160,22 @@ def explain_batch(
 def _compile(exposed: Exposed, options: Options) -> Compiled:
     if options.method != "fullgrad":
         return compile_sibling(exposed, options, _SIBLINGS[options.method])
-    exposed = exposed.folded
+    exposed, rule = exposed.folded, maps.RULES[options.maps]
+    if rule.kernel is not None and not options.jit and not autodiff.has_accelerator():
+        return _compile_with_kernels(exposed, options, rule.kernel)
     names: list[str] = []  # known once the function was traced; the same for every shape
 
     def function(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        outputs, layers, located = _decompose(exposed, images, targets, options)
-        names[:] = layers
-        size = int(images.shape[1]), int(images.shape[2])
-        return {**outputs, "maps": maps.combine(maps.RULES[options.maps], located, size, options.map_size or size)}
+        found = _decompose(exposed, images, targets, options)
+        names[:] = found.layers
+        totals = ops.concatenate([each.totals() for each in found.located], axis=1)
+        condensed = [rule.condense(each) for each in found.located]
+        return {
+            **_account(found.f, totals, found.unlocated, found.counts),
+            "logits": found.logits,
+            "targets": found.targets,
+            "maps": _combine(condensed, images, options),
+        }
 
     run = autodiff.compiled(function, jit=options.jit)
 
@@ -177,15 +186,62 @@ def _compile(exposed: Exposed, options: Options) -> Compiled:
     return call
 
 
-def _decompose(
-    exposed: Exposed, images: Tensor, targets: Tensor, options: Options
-) -> tuple[dict[str, Tensor], list[str], list[Located]]:
-    """f = input term + Σ bias terms: the method itself, on one batch of tensors.
+def _compile_with_kernels(
+    exposed: Exposed, options: Options, condense: Callable[[list[Located]], list[kernels.Condensed]]
+) -> Compiled:
+    """The same in three steps: passes through the model, kernels on what these leave, and what is then little."""
+    structure: list[_Decomposition] = []  # of the function as traced: what is no tensor in it
 
-    Returns:
-      The fields of an `Explanation` but for the maps, the layers' names, and the terms that have a place, the input's
-      first.
+    def passes(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, list[list[Tensor]]]:
+        found = _decompose(exposed, images, targets, options)
+        structure[:] = [found]
+        return found.logits, found.targets, found.f, found.unlocated, [each.tensors() for each in found.located]
+
+    def account(images: Tensor, f: Tensor, totals: Tensor, unlocated: Tensor, condensed: list[Tensor]) -> Any:
+        outputs = _account(f, totals, unlocated, structure[0].counts)
+        return {**outputs, "maps": _combine(condensed, images, options)}
+
+    run_passes, run_account = (autodiff.compiled(function, jit=False) for function in (passes, account))
+
+    def call(images: np.ndarray, targets: np.ndarray) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        tensor = ops.convert_to_tensor(images)
+        logits, chosen, f, unlocated, tensors = run_passes(tensor, ops.convert_to_tensor(targets))
+        located = [
+            each.of_tensors([np.asarray(array) for array in arrays])
+            for each, arrays in zip(structure[0].located, tensors, strict=True)
+        ]
+        condensed = condense(located)
+        totals = np.concatenate([each.totals for each in condensed], axis=1)
+        outputs = run_account(tensor, f, totals, unlocated, maps.by_resolution(each.map for each in condensed))
+        return {**outputs, "logits": logits, "targets": chosen}, tuple(structure[0].layers)
+
+    return call
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Decomposition:
+    """One batch of N images, taken apart.
+
+    Attributes:
+      logits, targets: as in an `Explanation`.
+      f: float32 [N], the explained number.
+      layers: the names of the terms, without the input's.
+      located: what has a place, in the order of the terms, the input's first.
+      counts: how many contributions of `located` each term has, the input's first.
+      unlocated: float32 [N, 1 + terms], each term's part that has no place, the input's first.
     """
+
+    logits: Tensor
+    targets: Tensor
+    f: Tensor
+    layers: list[str]
+    located: list[Located]
+    counts: list[int]
+    unlocated: Tensor
+
+
+def _decompose(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> _Decomposition:
+    """f = input term + Σ bias terms: the method itself, on one batch of tensors."""
 
     def forward(tap: autodiff.Tap) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, list[Term]]]:
         x = tap(images)
@@ -198,27 +254,39 @@ def _decompose(
     if options.biases == "explicit":
         terms = [term for term in terms if term.explicit]
 
-    products = Located(gradients.in_float32(x) * ops.cast(x, "float32"))
-    contributions = [Contributions([products], []), *(term.contributions(gradients) for term in terms)]
-    located = together(each for found in contributions for each in found.located)
-    placed = iter(ops.unstack(ops.concatenate([each.totals() for each in located], axis=1), axis=1))
-    unlocated = [sum(map(total, found.unlocated), ops.zeros_like(f)) for found in contributions]
-    sums = [sum((next(placed) for _ in found.located), u) for found, u in zip(contributions, unlocated, strict=True)]
+    of_input = Located(Product(gradients.in_float32(x), ops.cast(x, "float32")))
+    contributions = [Contributions([of_input], []), *(term.contributions(gradients) for term in terms)]
+    return _Decomposition(
+        logits=logits,
+        targets=chosen,
+        f=f,
+        layers=[term.layer for term in terms],
+        located=together(each for found in contributions for each in found.located),
+        counts=[len(found.located) for found in contributions],
+        unlocated=ops.stack([sum(map(total, found.unlocated), ops.zeros_like(f)) for found in contributions], axis=1),
+    )
 
-    layer_terms = ops.stack(sums, axis=1)
+
+def _account(f: Tensor, totals: Tensor, unlocated: Tensor, counts: list[int]) -> dict[str, Tensor]:
+    """The terms of an `Explanation`, from the totals [N, …] of what is located; the rest as in a `_Decomposition`."""
+    each = iter(ops.unstack(totals, axis=1))
+    located = [sum((next(each) for _ in range(count)), ops.zeros_like(f)) for count in counts]
+    layer_terms = ops.stack(located, axis=1) + unlocated
     # Where there is no term at all, as of a black image without biases, nothing may be missing either.
     scale = ops.maximum(ops.sum(ops.abs(layer_terms), axis=1), 1e-30)
     input_term, bias_term = layer_terms[:, 0], ops.sum(layer_terms[:, 1:], axis=1)
-    outputs = {
-        "logits": logits,
-        "targets": chosen,
+    return {
         "input_term": input_term,
         "bias_term": bias_term,
-        "unlocated_term": sum(unlocated[1:], unlocated[0]),
+        "unlocated_term": ops.sum(unlocated, axis=1),
         "completeness_error": ops.abs(f - input_term - bias_term) / scale,
         "layer_terms": layer_terms[:, 1:],
     }
-    return outputs, [term.layer for term in terms], located
+
+
+def _combine(condensed: list[Tensor], images: Tensor, options: Options) -> Tensor:
+    size = int(images.shape[1]), int(images.shape[2])
+    return maps.combine(maps.RULES[options.maps], condensed, size, options.map_size or size)
 
 
 def _located_terms(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:
@@ -228,8 +296,8 @@ def _located_terms(exposed: Exposed, images: Tensor, targets: Tensor, options: O
     then normalise it; but for the input's term, which they sum over channels first. Here it is treated as FullGrad
     treats it, so that the map is FullGrad's where the noise vanishes.
     """
-    outputs, _, located = _decompose(exposed, images, targets, options)
-    return Evidence(outputs["logits"], outputs["targets"], located)
+    found = _decompose(exposed, images, targets, options)
+    return Evidence(found.logits, found.targets, found.located)
 
 
 _SIBLINGS = {**SIBLINGS, "smooth_fullgrad": Sibling(_located_terms, lambda options: maps.RULES[options.maps])}

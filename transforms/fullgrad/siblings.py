@@ -20,7 +20,7 @@ from transforms.fullgrad.autodiff import Tensor
 from transforms.fullgrad.explanation import Options, objective, resolve
 from transforms.fullgrad.expose import Exposed
 from transforms.fullgrad.flatten import CannotExpose, Step
-from transforms.fullgrad.located import Located
+from transforms.fullgrad.located import Located, Product
 from transforms.fullgrad.places import IMAGE
 from transforms.fullgrad.terms import Part, Rule, Run, Values, without_activation
 from transforms.methods import METHODS
@@ -72,7 +72,7 @@ def _gradients(exposed: Exposed, images: Tensor, targets: Tensor, options: Optio
         return objective(logits, chosen, options.contrast), (x, logits, chosen)
 
     (x, logits, chosen), gradients = autodiff.tapped_gradients(forward)
-    return Evidence(logits, chosen, [Located(gradients.in_float32(x))])
+    return Evidence(logits, chosen, [Located(Product(gradients.in_float32(x)))])
 
 
 def _input_x_gradient(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:
@@ -82,7 +82,7 @@ def _input_x_gradient(exposed: Exposed, images: Tensor, targets: Tensor, options
     `maps: signed` the sum itself, whose total over the map is ⟨x, ∂f/∂x⟩.
     """
     logits, chosen, (gradient,) = _gradients(exposed, images, targets, options)
-    return Evidence(logits, chosen, [Located(gradient.tensor * ops.cast(images, "float32"))])
+    return Evidence(logits, chosen, [Located(Product(gradient.product.gradient, ops.cast(images, "float32")))])
 
 
 def _simple_fullgrad(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:
@@ -104,7 +104,7 @@ def _simple_fullgrad(exposed: Exposed, images: Tensor, targets: Tensor, options:
         return objective(logits, chosen, options.contrast), (x, logits, chosen, terms)
 
     (x, logits, chosen, terms), gradients = autodiff.tapped_gradients(forward)
-    contributions = [Located(gradients.in_float32(x) * ops.cast(x, "float32"))]
+    contributions = [Located(Product(gradients.in_float32(x), ops.cast(x, "float32")))]
     for term in terms:
         if term.explicit:
             ones = tuple(dataclasses.replace(part, multiplier=ops.ones_like(part.tensor)) for part in term.parts)
@@ -136,7 +136,7 @@ def _grad_cam(exposed: Exposed, images: Tensor, targets: Tensor, options: Option
 
     (activation, logits, chosen), gradients = autodiff.tapped_gradients(forward)
     weights = ops.mean(gradients.in_float32(activation), axis=(1, 2), keepdims=True)
-    return Evidence(logits, chosen, [Located(weights * ops.cast(activation, "float32"))])
+    return Evidence(logits, chosen, [Located(Product(weights * ops.cast(activation, "float32")))])
 
 
 def last_spatial_step(exposed: Exposed) -> Step:
@@ -266,7 +266,7 @@ def _smoothed(exposed: Exposed, options: Options, sibling: Sibling) -> _MakeMaps
         return [tensor for located in contributions for tensor in located.each()]
 
     def averaged(images: Tensor, total: list[Tensor]) -> Tensor:
-        return _combined(sibling, options, images, [Located(each / options.samples) for each in total])
+        return _combined(sibling, options, images, [Located(Product(each / options.samples)) for each in total])
 
     run_clean, run_noisy, run_averaged = (
         autodiff.compiled(function, jit=options.jit) for function in (clean, noisy, averaged)
@@ -288,7 +288,8 @@ def _smoothed(exposed: Exposed, options: Options, sibling: Sibling) -> _MakeMaps
 
 def _combined(sibling: Sibling, options: Options, images: Tensor, contributions: list[Located]) -> Tensor:
     size = int(images.shape[1]), int(images.shape[2])
-    return maps.combine(sibling.rule(options), contributions, size, options.map_size or size)
+    rule = sibling.rule(options)
+    return maps.combine(rule, [rule.condense(each) for each in contributions], size, options.map_size or size)
 
 
 def noise_seeds(images: np.ndarray, seed: int) -> np.ndarray:

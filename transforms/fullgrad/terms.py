@@ -22,23 +22,29 @@ from keras import layers, ops
 
 from transforms.fullgrad.autodiff import Gradients, Tap, Tensor
 from transforms.fullgrad.flatten import CannotExpose, Step, Value
-from transforms.fullgrad.located import Located
+from transforms.fullgrad.located import Located, Product
 from transforms.fullgrad.places import IMAGE, Grid, Place
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """g ⊙ multiplier, with g the logit's gradient at a tapped tensor.
+    """factor · g ⊙ multiplier, with g the logit's gradient at a tapped tensor.
 
     Attributes:
       tensor: the tapped tensor.
-      multiplier: of its shape, or, the same for every image and place, [C].
+      multiplier: of a shape that broadcasts to the tensor's; [C] is of every channel.
+      factor: a number that is not 0.
       place: where in the image the tensor lies; None if nowhere.
     """
 
     tensor: Tensor
     multiplier: Tensor
+    factor: float = 1.0
     place: Place | None = None
+
+    def product(self, gradients: Gradients) -> Tensor:
+        product = gradients.in_float32(self.tensor) * ops.cast(self.multiplier, "float32")
+        return product if self.factor == 1.0 else product * self.factor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,12 +79,9 @@ class Term:
 
     def contributions(self, gradients: Gradients) -> Contributions:
         """The term at its places, where those of all its parts agree."""
-        if len(self.parts) == 1 and self.parts[0].place == IMAGE and len(self.parts[0].multiplier.shape) == 1:
-            (part,) = self.parts
-            return Contributions(
-                [Located(gradients.in_float32(part.tensor), ops.cast(part.multiplier, "float32")[None])], []
-            )
-        products = [gradients.in_float32(part.tensor) * ops.cast(part.multiplier, "float32") for part in self.parts]
+        if (located := self._unmultiplied(gradients)) is not None:
+            return Contributions([located], [])
+        products = [part.product(gradients) for part in self.parts]
         if not self.per_channel:
             products = [ops.sum(p, axis=-1, keepdims=True) if len(p.shape) > 2 else p for p in products]
         if all(p.shape == products[0].shape for p in products):
@@ -90,17 +93,33 @@ class Term:
         # The parts cancel each other only as a whole: at places of their own, each would show what is not there.
         return Contributions([], products)
 
+    def _unmultiplied(self, gradients: Gradients) -> Located | None:
+        """The term in one piece, where it is one of the few kinds that `kernels` reads without multiplying out."""
+        first, *others = self.parts
+        if any(part.place != IMAGE for part in self.parts) or not self.per_channel:
+            return None
+        if not others and len(first.multiplier.shape) == 1 and first.factor == 1.0:
+            scales = ops.cast(first.multiplier, "float32")[None]
+            return Located(Product(gradients.in_float32(first.tensor)), scales=scales)
+        shapes = {tuple(tensor.shape) for part in self.parts for tensor in (part.tensor, part.multiplier)}
+        if len(shapes) > 1 or [part.factor for part in others] not in ([], [-first.factor]):
+            return None
+        products = [
+            Product(gradients.in_float32(part.tensor), ops.cast(part.multiplier, "float32")) for part in self.parts
+        ]
+        return Located(*products, factor=first.factor)
+
 
 def _at_its_place(tensor: Tensor, place: Place | None) -> Contributions:
     """A tensor [N, …] as what lies in the image and what does not."""
     if place is None:
         return Contributions([], [tensor])
     if not isinstance(place, Grid):
-        return Contributions([Located(tensor)], [])
+        return Contributions([Located(Product(tensor))], [])
     end = place.offset + place.size
     inside = ops.reshape(tensor[:, place.offset : end], (-1, place.height, place.width, tensor.shape[2]))
     others = [part for part in (tensor[:, : place.offset], tensor[:, end:]) if part.shape[1]]
-    return Contributions([Located(inside)], others)
+    return Contributions([Located(Product(inside))], others)
 
 
 Values = Mapping[Value, Tensor]
@@ -296,7 +315,7 @@ def _activate(run: Run, step: Step, activation: Any, z: Tensor) -> Tensor:
     y = run.tap(activation(z))
     # A function that is not known to act on each element alone (softmax, a user's own) is exact only over channels.
     one_by_one = any(activation is known for known in _ONE_BY_ONE)
-    run.add(step, Part(y, y), Part(z, -z), per_channel=one_by_one, what=f" ({_implicit(activation)})")
+    run.add(step, Part(y, y), Part(z, z, -1.0), per_channel=one_by_one, what=f" ({_implicit(activation)})")
     return y
 
 
@@ -336,7 +355,7 @@ def only_moves(step: Step) -> bool:
 def _product(run: Run, step: Step, values: Values) -> Tensor:
     """A product of n activations is homogeneous of degree n: the term is −(n − 1) · g_y ⊙ y."""
     y = run.tap(step.call(values))
-    run.add(step, Part(y, -(len(step.inputs) - 1) * y))
+    run.add(step, Part(y, y, 1.0 - len(step.inputs)))
     return y
 
 
@@ -370,7 +389,7 @@ def _euler(run: Run, step: Step, values: Values, *, per_channel: bool) -> Any:
     run.add(
         step,
         *(Part(y, y) for y in tapped),
-        *(Part(x, -x) for x in inputs.values()),
+        *(Part(x, x, -1.0) for x in inputs.values()),
         per_channel=per_channel,
     )
     return outputs
