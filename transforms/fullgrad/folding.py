@@ -8,6 +8,7 @@ from collections.abc import Callable
 import keras
 from keras import layers, ops
 
+from transforms.fullgrad import autodiff
 from transforms.fullgrad.autodiff import Tensor
 from transforms.fullgrad.flatten import Program, Step
 from transforms.fullgrad.terms import Part, Rule, Run, Values, effective_scale_and_bias
@@ -65,6 +66,9 @@ def _folded_rule(convolution: Step, norm: Step, rule: Rule) -> Rule:
 
 def _convolution(layer: layers.Conv2D, scale: Tensor) -> Callable[[Tensor], Tensor]:
     kernel = layer.kernel * scale
+    # The first layer, as a rule: its pull-back is worth a way of its own.
+    if layer.strides[0] == layer.strides[1] > 1 and kernel.shape[2] <= 4 and layer.dilation_rate == (1, 1):
+        return lambda x: autodiff.convolve(x, kernel, layer.strides[0], layer.padding)
     return lambda x: layer.convolution_op(x, kernel)
 
 

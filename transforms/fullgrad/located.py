@@ -19,13 +19,20 @@ from transforms.fullgrad.autodiff import Tensor
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Product:
-    """gradient ⊙ multiplier, float32 [N, h, w, C] each; no multiplier stands for 1."""
+    """gradient ⊙ multiplier, float32 [N, h, w, C] each; no multiplier stands for 1.
+
+    Where the multiplier is less than `reaching`, it counts as 0.
+    """
 
     gradient: Tensor
     multiplier: Tensor | None = None
+    reaching: float | None = None
 
     def tensor(self) -> Tensor:
-        return self.gradient if self.multiplier is None else self.gradient * self.multiplier
+        if self.multiplier is None:
+            return self.gradient
+        product = self.gradient * self.multiplier
+        return product if self.reaching is None else ops.where(self.multiplier >= self.reaching, product, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +73,7 @@ class Located:
         rest = iter(tensors)
 
         def product(own: Product) -> Product:
-            return Product(next(rest), None if own.multiplier is None else next(rest))
+            return Product(next(rest), None if own.multiplier is None else next(rest), own.reaching)
 
         return Located(
             product(self.product),

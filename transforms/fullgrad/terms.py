@@ -20,6 +20,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from transforms.fullgrad import autodiff
 from transforms.fullgrad.autodiff import Gradients, Tap, Tensor
 from transforms.fullgrad.flatten import CannotExpose, Step, Value
 from transforms.fullgrad.located import Located, Product
@@ -34,16 +35,22 @@ class Part:
       tensor: the tapped tensor.
       multiplier: of a shape that broadcasts to the tensor's; [C] is of every channel.
       factor: a number that is not 0.
+      reaching: if not None, the multiplier counts as 0 where it is less.
       place: where in the image the tensor lies; None if nowhere.
     """
 
     tensor: Tensor
     multiplier: Tensor
     factor: float = 1.0
+    reaching: float | None = None
     place: Place | None = None
 
+    def unmultiplied(self, gradients: Gradients) -> Product:
+        """gradient ⊙ multiplier, without the factor."""
+        return Product(gradients.in_float32(self.tensor), ops.cast(self.multiplier, "float32"), self.reaching)
+
     def product(self, gradients: Gradients) -> Tensor:
-        product = gradients.in_float32(self.tensor) * ops.cast(self.multiplier, "float32")
+        product = self.unmultiplied(gradients).tensor()
         return product if self.factor == 1.0 else product * self.factor
 
 
@@ -79,8 +86,8 @@ class Term:
 
     def contributions(self, gradients: Gradients) -> Contributions:
         """The term at its places, where those of all its parts agree."""
-        if (located := self._unmultiplied(gradients)) is not None:
-            return Contributions([located], [])
+        if (whole := self._unmultiplied(gradients)) is not None:
+            return Contributions([whole], [])
         products = [part.product(gradients) for part in self.parts]
         if not self.per_channel:
             products = [ops.sum(p, axis=-1, keepdims=True) if len(p.shape) > 2 else p for p in products]
@@ -104,10 +111,8 @@ class Term:
         shapes = {tuple(tensor.shape) for part in self.parts for tensor in (part.tensor, part.multiplier)}
         if len(shapes) > 1 or [part.factor for part in others] not in ([], [-first.factor]):
             return None
-        products = [
-            Product(gradients.in_float32(part.tensor), ops.cast(part.multiplier, "float32")) for part in self.parts
-        ]
-        return Located(*products, factor=first.factor)
+        less = others[0].unmultiplied(gradients) if others else None
+        return Located(first.unmultiplied(gradients), less, first.factor)
 
 
 def _at_its_place(tensor: Tensor, place: Place | None) -> Contributions:
@@ -311,15 +316,27 @@ def _activation_layer(run: Run, step: Step, values: Values) -> Tensor:
 def _activate(run: Run, step: Step, activation: Any, z: Tensor) -> Tensor:
     if not _activation_rule(activation).adds:
         return z if activation is None else activation(z)
+    what = f" ({_implicit(activation)})"
+    if activation is keras.activations.relu6:
+        return _relu6(run, step, z, what)
     z = run.tap(z)
-    y = run.tap(activation(z))
+    y = run.tap(autodiff.silu(z) if activation is keras.activations.silu else activation(z))
     # A function that is not known to act on each element alone (softmax, a user's own) is exact only over channels.
     one_by_one = any(activation is known for known in _ONE_BY_ONE)
-    run.add(step, Part(y, y), Part(z, z, -1.0), per_channel=one_by_one, what=f" ({_implicit(activation)})")
+    run.add(step, Part(y, y), Part(z, z, -1.0), per_channel=one_by_one, what=what)
+    return y
+
+
+def _relu6(run: Run, step: Step, z: Tensor, what: str = "") -> Tensor:
+    """g_y ⊙ y − g_z ⊙ z is g_y ⊙ 6 where y = 6, and 0 elsewhere: z need not be kept, nor its gradient be known."""
+    y = run.tap(keras.activations.relu6(z))
+    run.add(step, Part(y, y, reaching=6.0), what=what)
     return y
 
 
 def _elementwise(run: Run, step: Step, values: Values) -> Tensor:
+    if _is_relu6(step.operation):
+        return _relu6(run, step, values[step.inputs[0]])
     return _euler(run, step, values, per_channel=True)
 
 
@@ -362,7 +379,7 @@ def _product(run: Run, step: Step, values: Values) -> Tensor:
 def _shift(run: Run, step: Step, values: Values) -> Tensor:
     """An affine step y = Ax + c: the term is g_y ⊙ c, and c is what the step makes of x = 0."""
     y = run.tap(step.call(values))
-    zeros = {value: ops.zeros_like(values[value]) for value in step.inputs}
+    zeros = {value: ops.zeros_like(values[value][:1]) for value in step.inputs}  # c is the same for every image
     run.add(step, Part(y, step.call(zeros)))
     return y
 
@@ -419,6 +436,14 @@ def _is_homogeneous_layer(layer: keras.Layer) -> bool:
 def _clipped(operation: Any) -> bool:
     """Whether a ReLU is clipped above or thresholded away from zero, so that it is not homogeneous."""
     return getattr(operation, "max_value", None) is not None or bool(getattr(operation, "threshold", 0))
+
+
+def _is_relu6(operation: Any) -> bool:
+    """Whether Keras computes it as ReLU6, of which the gradient at 6 is 0; a clip's is 1."""
+    if _kind(operation) == "ops.Relu6":
+        return True
+    slope, threshold = getattr(operation, "negative_slope", 0), getattr(operation, "threshold", 0)
+    return _kind(operation) in ("layers.ReLU", "ops.ReLU") and operation.max_value == 6 and not slope and not threshold
 
 
 def _always(operation: Any) -> bool:

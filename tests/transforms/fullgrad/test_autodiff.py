@@ -1,0 +1,54 @@
+"""The project's own gradients, against TensorFlow's of the same functions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from transforms.fullgrad import autodiff
+
+
+def _gradient(function: object, x: tf.Tensor, at: tf.Tensor) -> np.ndarray:
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)  # type: ignore[operator]
+    return tape.gradient(y, x, at).numpy()
+
+
+def _draw(*shape: int, seed: int = 0) -> tf.Tensor:
+    return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("stride", [2, 3, 4])
+@pytest.mark.parametrize("taps", [(7, 7), (3, 3), (2, 5), (4, 3), (1, 1)])
+@pytest.mark.parametrize("size", [(23, 16), (12, 13)])
+def test_a_strided_convolution_s_gradient(
+    size: tuple[int, int], taps: tuple[int, int], stride: int, padding: str
+) -> None:
+    x, kernel = _draw(2, *size, 3), _draw(*taps, 3, 5, seed=1)
+    y = tf.nn.conv2d(x, kernel, stride, padding.upper())
+    np.testing.assert_array_equal(autodiff.convolve(x, kernel, stride, padding), y)
+    at = _draw(*y.shape, seed=2)
+    np.testing.assert_allclose(
+        _gradient(lambda x: autodiff.convolve(x, kernel, stride, padding), x, at),
+        _gradient(lambda x: tf.nn.conv2d(x, kernel, stride, padding.upper()), x, at),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float64", 52), ("float32", 23), ("float16", 10), ("bfloat16", 7)])
+def test_silu_s_gradient(dtype: str, bits: int) -> None:
+    z = tf.cast(tf.concat([10 * _draw(200), [0.0, -0.0, 90.0, -90.0, 1e4, -1e4]], axis=0), dtype)
+    at = tf.cast(_draw(206, seed=1), dtype)
+    np.testing.assert_array_equal(autodiff.silu(z), tf.nn.silu(z))
+    exact, given = tf.cast(z, tf.float64), tf.cast(at, tf.float64)
+    expected = given * tf.sigmoid(exact) * (1 + exact * tf.sigmoid(-exact))
+    error = tf.cast(_gradient(autodiff.silu, z, at), tf.float64) - expected
+    assert np.abs(error).max() <= 64 * 2.0**-bits  # 1 − σ(z) is rounded before z multiplies it, as in TensorFlow
+
+
+def test_means_by_channel() -> None:
+    x = _draw(3, 7, 5, 4)
+    np.testing.assert_allclose(autodiff.channel_means(x), x.numpy().mean(axis=(1, 2)), atol=1e-6)

@@ -1,0 +1,58 @@
+"""What the compiled loops condense, against the operations that say it in one line each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from transforms.fullgrad import maps
+from transforms.fullgrad.located import Located, Product
+
+SHAPES = [(3, 5, 4, 7), (2, 12, 9, 32), (5, 1, 1, 6), (1, 14, 11, 3)]
+KINDS = {
+    "plain": lambda draw, c: Located(Product(draw())),
+    "one bias": lambda draw, c: Located(Product(draw()), scales=draw()[0, 0, :1]),
+    "three biases": lambda draw, c: Located(Product(draw()), scales=np.stack([draw()[0, 0, 0] for _ in range(3)])),
+    "behind a ReLU": lambda draw, c: Located(Product(np.maximum(draw(), 0)), scales=draw()[0, 0, :1]),
+    "product": lambda draw, c: Located(Product(draw(), draw())),
+    "twice less a product": lambda draw, c: Located(Product(draw(), draw()), factor=-2.0),
+    "clipped": lambda draw, c: Located(Product(draw(), np.clip(4 * draw(), 0, 6), reaching=6.0)),
+    "difference": lambda draw, c: Located(Product(draw(), draw()), Product(draw(), draw())),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rule", ["reference", "signed"])
+def test_kernels_condense_as_operations_do(rule: str, shape: tuple[int, ...], kind: str) -> None:
+    generator = np.random.default_rng(len(kind))
+    located = KINDS[kind](lambda: generator.normal(size=shape).astype(np.float32), shape[-1])
+    kernel = maps.RULES[rule].kernel
+    assert kernel is not None
+    (condensed,) = kernel([located])
+    expected = np.asarray(maps.RULES[rule].condense(located))
+    np.testing.assert_allclose(condensed.map, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    magnitude = sum(np.abs(each).sum(axis=(1, 2, 3)).max() for each in map(np.asarray, located.each()))
+    np.testing.assert_allclose(condensed.totals, np.asarray(located.totals()), atol=1e-6 * magnitude)
+
+
+def test_a_difference_of_equal_products_leaves_nothing_for_psi_to_magnify() -> None:
+    generator = np.random.default_rng(0)
+    g, y = (generator.normal(size=(2, 6, 6, 16)).astype(np.float32) for _ in range(2))
+    kernel = maps.RULES["reference"].kernel
+    assert kernel is not None
+    (condensed,) = kernel([Located(Product(g, y), Product(g, y))])
+    assert not condensed.map.any()
+    assert not condensed.totals.any()
+
+
+def test_no_image_and_one_that_is_not_finite() -> None:
+    kernel = maps.RULES["reference"].kernel
+    assert kernel is not None
+    (none,) = kernel([Located(Product(np.zeros((0, 3, 3, 2), np.float32)))])
+    assert none.map.shape == (0, 3, 3)
+    tensor = np.ones((2, 3, 3, 2), np.float32)
+    tensor[1, 1, 1, 1] = np.nan
+    (condensed,) = kernel([Located(Product(tensor), scales=np.ones((1, 2), np.float32))])
+    assert np.isfinite(condensed.totals[0])
+    assert np.isnan(condensed.totals[1])
