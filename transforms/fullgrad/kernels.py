@@ -102,9 +102,11 @@ def _scaled(g, scales, signed, epsilon, sums, totals):  # type: ignore[no-untype
     count = scales.shape[0]
     low, high = np.empty((count, channels), np.float32), np.empty((count, channels), np.float32)
     total, by_place = np.empty((count, channels), np.float32), np.empty((count, places), np.float32)
+    grand_total = np.empty(count)
     one, zero = np.float32(1), np.float32(0)
     for n in range(images):
         for t in range(count):
+            grand_total[t] = 0
             for c in range(channels):
                 low[t, c], high[t, c], total[t, c] = np.inf, 0, 0
         for p in range(0, places, 4):
@@ -140,13 +142,16 @@ def _scaled(g, scales, signed, epsilon, sums, totals):  # type: ignore[no-untype
                     sum_r += at_r if signed else abs_r
                     sum_s += at_s if signed else abs_s
                 by_place[t, p], by_place[t, q], by_place[t, r], by_place[t, s] = sum_p, sum_q, sum_r, sum_s
+                if p % 256 == 252 or p + 4 >= places:  # before float32 has to add the small to the large
+                    for c in range(channels):
+                        grand_total[t] += total[t, c]
+                        total[t, c] = 0
         for p in range(places):
             sums[n, p] = 0
         for t in range(count):
-            least, largest, totals[n, t] = np.float32(np.inf), zero, 0
+            least, largest, totals[n, t] = np.float32(np.inf), zero, grand_total[t]
             for c in range(channels):
                 least, largest = min(least, low[t, c]), max(largest, high[t, c])
-                totals[n, t] += total[t, c]
             for p in range(places):
                 psi = (by_place[t, p] - channels * least) / (largest - least + epsilon)
                 sums[n, p] += by_place[t, p] if signed else psi
@@ -161,7 +166,7 @@ def _of_several(value: Callable[..., Any]) -> Callable[..., None]:
         images, places, channels = arrays[0].shape
         low, high = np.empty(channels, np.float32), np.empty(channels, np.float32)
         for n in range(images):
-            totals[n, 0] = 0
+            total = 0.0  # in float64
             for c in range(channels):
                 low[c], high[c] = np.inf, 0
             for p in range(places):
@@ -174,7 +179,8 @@ def _of_several(value: Callable[..., Any]) -> Callable[..., None]:
                     signed_sum += at
                     absolute_sum += magnitude
                 sums[n, p] = signed_sum if signed else absolute_sum
-                totals[n, 0] += signed_sum
+                total += signed_sum
+            totals[n, 0] = total
             if not signed:
                 least, largest = np.float32(np.inf), np.float32(0)
                 for c in range(channels):
