@@ -166,7 +166,7 @@ def _of_several(value: Callable[..., Any]) -> Callable[..., None]:
         images, places, channels = arrays[0].shape
         low, high = np.empty(channels, np.float32), np.empty(channels, np.float32)
         for n in range(images):
-            total = 0.0  # in float64
+            total = np.float64(0)
             for c in range(channels):
                 low[c], high[c] = np.inf, 0
             for p in range(places):
