@@ -298,8 +298,9 @@ class Explain(_Section):
     )
     batch_size: WholeOrAuto = Field(
         default="auto",
-        description="How many images are computed at once, a whole number or auto (the default); halved where memory "
-        "does not suffice.",
+        description="How many images are computed at once, a whole number or auto (the default): by the model's "
+        "activations and the memory at hand, of which a process takes a quarter, at most 128 on CPUs and 512 on "
+        "accelerators; halved where memory does not suffice.",
     )
     jit: OnOff = Field(default="auto", description="Whether XLA compiles the model: on, off or auto (the default).")
 

@@ -1,12 +1,12 @@
 """The Beam graph, on one page: units → explained parts → class statistics and summary.
 
-Only units, receipts and partial statistics cross from stage to stage, never pixels or maps, so that no runner has to
-keep, pickle or shuffle anything that grows with an image.
+Only units, receipts and what little is compared across classes cross from stage to stage, never pixels, maps or mean
+maps, so that no runner has to keep, pickle or shuffle anything that grows with an image or is held for every class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import pyarrow as pa
@@ -14,10 +14,10 @@ from apache_beam.pvalue import AsDict, AsList
 from apache_beam.transforms.combiners import ToList
 
 from pipeline.summary import summarize
-from transforms.classes import Digest, class_row, rank_by_similarity
+from transforms.classes import Digest, class_row, merge_block, rank_by_similarity
 from transforms.explain import ExplainSettings, ExplainUnits
-from transforms.parts import CLASSES, Output
-from transforms.statistics import ClassStatistics, MergeRankings, MergeStatistics, Ranking
+from transforms.parts import CLASSES, Output, read_table
+from transforms.statistics import MergeRankings, Ranking
 from transforms.unit import Receipt, Unit
 
 
@@ -34,19 +34,19 @@ def build(pipeline: beam.Pipeline, units: Sequence[Unit], settings: ExplainSetti
         pipeline
         | "Units" >> beam.Create(units)
         | "Spread" >> beam.Reshuffle()
-        | "ExplainUnits" >> beam.ParDo(ExplainUnits(settings)).with_outputs(ExplainUnits.PARTIALS, main="receipts")
+        | "ExplainUnits" >> beam.ParDo(ExplainUnits(settings)).with_outputs(ExplainUnits.BLOCKS, main="receipts")
     )
-    classes = explained[ExplainUnits.PARTIALS] | "ClassStatistics" >> beam.CombinePerKey(MergeStatistics())
-    digests = classes | "Digest" >> beam.MapTuple(Digest.of)
+    blocks = explained[ExplainUnits.BLOCKS] | "UnitsOfBlock" >> beam.GroupByKey()
+    digests = blocks | "Digest" >> beam.FlatMap(_digests, output)
     rankings = (
         explained["receipts"]
         | "RankBySimilarity" >> beam.FlatMap(rank_by_similarity, output, AsList(digests))
         | "MergeRankings" >> beam.CombinePerKey(MergeRankings())
     )
     _ = (
-        classes
-        | "ClassRow" >> beam.Map(_row_table, AsList(digests), AsDict(rankings), names)
-        | "ClassRows" >> ToList()
+        blocks
+        | "ClassRows" >> beam.Map(_write_rows, output, settings.run, AsList(digests), AsDict(rankings), names)
+        | "WrittenRows" >> ToList()
         | "WriteClasses" >> beam.Map(_write_classes, output)
     )
     _ = (
@@ -56,19 +56,33 @@ def build(pipeline: beam.Pipeline, units: Sequence[Unit], settings: ExplainSetti
     )
 
 
-def _row_table(
-    merged: tuple[int, ClassStatistics],
+def _digests(block: tuple[int, Iterable[Unit]], output: Output) -> Iterator[Digest]:
+    for class_index, statistics in merge_block(*block, output).items():
+        yield Digest.of(class_index, statistics)
+
+
+def _write_rows(
+    block: tuple[int, Iterable[Unit]],
+    output: Output,
+    run: str,
     digests: Sequence[Digest],
     rankings: Mapping[int, Ranking],
     names: Sequence[str] | None,
-) -> pa.Table:
-    """One class's row; as a table, it takes a sixth of what Python lists of floats do."""
-    return pa.Table.from_pylist([class_row(*merged, digests, rankings, names)], CLASSES)
+) -> tuple[int, str]:
+    """Writes the rows of a block of classes to a file for `_write_classes`; returns the block and the file."""
+    classes = merge_block(*block, output)
+    rows = [class_row(index, classes[index], digests, rankings, names) for index in sorted(classes)]
+    path = output.file("tmp", f"classes-{run}-{block[0]:06d}.parquet")
+    output.write_table(path, pa.Table.from_pylist(rows, CLASSES))
+    return block[0], path
 
 
-def _write_classes(rows: Sequence[pa.Table], output: Output) -> None:
-    table = pa.concat_tables(rows) if rows else CLASSES.empty_table()
-    output.write_table(output.file("classes.parquet"), table.sort_by("class"))
+def _write_classes(blocks: Sequence[tuple[int, str]], output: Output) -> None:
+    with output.writing_rows(output.file("classes.parquet"), CLASSES) as rows:
+        for _, path in sorted(blocks):
+            for batch in read_table(path).to_batches():
+                rows.write(batch)
+    # The files are left to the launcher: this may be an attempt of several.
 
 
 def _write_summary(

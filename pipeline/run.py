@@ -12,7 +12,7 @@ import platform
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -52,6 +52,7 @@ class Plan:
       units: what is still to be computed.
       model: loaded here, which showed that it can be.
       beam_flags: options for Beam, as on its command line.
+      startup: when everything was `imported`, the `model` loaded, and all `planned`; seconds since the epoch.
     """
 
     config: Config
@@ -60,6 +61,7 @@ class Plan:
     units: list[Unit]
     model: LoadedModel
     beam_flags: tuple[str, ...]
+    startup: Mapping[str, float]
 
     @property
     def images_expected(self) -> int | None:
@@ -80,10 +82,12 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
     Raises:
       CannotRun: model, input, output or options do not allow it.
     """
+    startup = {"imported": time.time()}
     flags = _beam_flags(config, beam_options)
     try:
         spec = _model_spec(config)
         model = load_once(spec)
+        startup["model"] = time.time()
         _check_targets(config, model)
         _check_method(config, model)
         fields = Fields(config.input.fields.image, config.input.fields.id, config.input.fields.label)
@@ -112,6 +116,7 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
             map_size=config.output.map_size,
             map_dtype=config.output.map_dtype,
             grid=config.output.grid,
+            unit_images=None,  # known once units are planned
             batch_size=None if config.explain.batch_size == "auto" else config.explain.batch_size,
             jit={"auto": None, "on": True, "off": False}[config.explain.jit],
         )
@@ -126,7 +131,10 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         )
     except ValueError as error:  # of which all those here are kinds, each with its own sentence
         raise CannotRun(str(error)) from error
-    return Plan(config, settings, receipts, units, model, flags)
+    counts = [unit.records for unit in units if unit.records is not None]
+    settings = dataclasses.replace(settings, unit_images=max(counts, default=None))
+    startup["planned"] = time.time()
+    return Plan(config, settings, receipts, units, model, flags, startup)
 
 
 def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summary:
@@ -281,6 +289,7 @@ def _run_json(plan: Plan) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "run": plan.settings.run,
         "started": time.time(),
+        "startup": dict(plan.startup),
         "fingerprint": plan.settings.output.fingerprint,
         "identity": _identity(plan.config, plan.settings.model),
         "configuration": plan.config.to_dict(),

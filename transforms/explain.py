@@ -10,21 +10,24 @@ import logging
 import math
 import os
 import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
-from transforms.decode import UndecodableImage, decode_ahead, decode_image
+from transforms.decode import UndecodableImage, decode_ahead, decode_image, yield_to_others
 from transforms.fullgrad import Explanation, Options, explain_batch, prefers_jit
 from transforms.fullgrad.autodiff import has_accelerator, out_of_memory
+from transforms.memory import accelerator_memory, memory_at_hand, sensible_batch, usable_cores
 from transforms.methods import METHODS
 from transforms.model import LoadedModel, ModelSpec, load_once, models_loaded
-from transforms.parts import ERRORS, MAPS, Output, RowWriter, encode_maps, statistics_table
+from transforms.parts import ERRORS, MAPS, Output, RowWriter, encode_maps
 from transforms.sources import DamagedShard, Fields, Record, source_for
 from transforms.statistics import (
     COARSE,
@@ -59,7 +62,8 @@ class ExplainSettings:
       map_size: height and width of stored maps; None for the model's input size.
       map_dtype: `float16`, `float32`, `uint8` or `none`.
       grid: side of the maps that are averaged per class.
-      batch_size: images a pass; None for what fits.
+      batch_size: images a pass; None for what is sensible.
+      unit_images: how many images the largest unit has; None where nobody counted them.
       jit: whether XLA compiles; None for what is faster.
     """
 
@@ -79,6 +83,7 @@ class ExplainSettings:
     map_dtype: str
     grid: int
     batch_size: int | None
+    unit_images: int | None
     jit: bool | None
 
     def options(self, model: LoadedModel) -> Options:
@@ -116,14 +121,37 @@ class Decoded:
     failure: Failure | None
 
 
-class ExplainUnits(beam.DoFn):
-    """Explains units; yields receipts, and to the output `PARTIALS` the (class, ClassStatistics) pairs of each.
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Batch:
+    """Images that are explained at once.
 
-    A unit that has a receipt is not computed again: its partial statistics are read from disk. That makes a resumed
-    run, a retried bundle and a first run the same thing.
+    Attributes:
+      decoded: n of them, all with pixels.
+      pixels: float32 [n, H, W, C].
     """
 
-    PARTIALS = "partials"
+    decoded: list[Decoded]
+    pixels: np.ndarray
+
+    @classmethod
+    def of(cls, images: Iterator[Decoded], size: int) -> _Batch | None:
+        """The next so many images, or as many as there are; None where there are none."""
+        decoded = list(itertools.islice(images, size))
+        if not decoded:
+            return None
+        pixels = np.stack([each.pixels for each in decoded if each.pixels is not None])
+        # One copy is enough to wait in memory.
+        return cls([dataclasses.replace(each, pixels=None) for each in decoded], pixels)
+
+
+class ExplainUnits(beam.DoFn):
+    """Explains units; yields receipts, and to the output `BLOCKS` (block of classes, unit) for each that it has.
+
+    A unit that has a receipt is not computed again, and partial statistics are always read from disk. That makes a
+    resumed run, a retried bundle and a first run the same thing.
+    """
+
+    BLOCKS = "blocks"
 
     def __init__(self, settings: ExplainSettings):
         self._settings = settings
@@ -143,41 +171,62 @@ class ExplainUnits(beam.DoFn):
         else:
             self._resumed.inc()
         yield receipt
-        for class_index, statistics in self._settings.output.read_partials(unit):
-            yield beam.pvalue.TaggedOutput(self.PARTIALS, (class_index, statistics))
+        for block in self._settings.output.read_blocks(unit):
+            yield beam.pvalue.TaggedOutput(self.BLOCKS, (block, unit))
 
 
 def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
-    """Computes and commits one unit: maps, errors and partial statistics, then the receipt."""
+    """Computes and commits one unit: maps, errors and partial statistics, then the receipt.
+
+    Three things go on at once: images are read and decoded ahead, a batch is explained, and the batch before it becomes
+    figures, statistics and rows.
+    """
     started = time.time()
     model = load_once(settings.model)
     output = settings.output
+    clock = _Clock()
     failures: list[Failure] = []
-    partial = PartialStatistics(settings.grid)
-    images = 0
-    with (
-        output.writing_rows(output.part("maps", unit), MAPS) as rows,
-        _Heartbeat(output, unit) as heartbeat,
-        contextlib.closing(_decoded(unit, settings, model, failures)) as decoded,
-    ):
-        explainer = _Explainer(settings, model)
-        for batch in iter(lambda: list(itertools.islice(decoded, explainer.batch_size)), []):
-            images += _write_batch(batch, unit, settings, model, explainer, rows, partial, failures)
-            heartbeat.beat(images, len(failures))
-        row_count = rows.rows
+    with output.writing_rows(output.part("maps", unit), MAPS) as rows:
+        results = _Results(unit, settings, model, rows, clock)
+        with (
+            _Heartbeat(output, unit) as heartbeat,
+            contextlib.closing(_decoded(unit, settings, model, failures, clock)) as decoded,
+            ThreadPoolExecutor(1, thread_name_prefix="ahead", initializer=yield_to_others) as ahead,
+            ThreadPoolExecutor(1, thread_name_prefix="behind", initializer=yield_to_others) as behind,
+        ):
+            explainer = _Explainer(settings, model, clock)
+            images = 0
+            following = ahead.submit(_Batch.of, decoded, explainer.batch_size)
+            written: Future[None] | None = None
+            while (batch := following.result()) is not None:
+                following = ahead.submit(_Batch.of, decoded, explainer.batch_size)
+                kept, explanation = _explain(batch, settings, explainer, failures)
+                clock.first("first_batch", time.time() - started)
+                images += len(kept)
+                heartbeat.beat(images, len(failures))
+                if written is not None:
+                    written.result()  # one batch behind and not more, so that memory is bounded
+                if explanation is not None:
+                    written = behind.submit(results.add, kept, explanation)
+            if written is not None:
+                written.result()
     if not images and not failures:
         failures.append(Failure(None, None, "read", "EmptyShard", f"{unit.shard.path} has no records"))
     if failures:
         output.write_table(output.part("errors", unit), _errors_table(failures, unit))
-    output.write_table(output.part("partials", unit), statistics_table(partial.classes))
+    with clock.processor("write"):
+        output.write_partials(unit, results.partial.classes)
+    ended = time.time()
     receipt = Receipt(
         unit=unit,
         run=settings.run,
         images=images,
-        rows=row_count,
+        rows=rows.rows,
         failures=dict(Counter(failure.error for failure in failures)),
         started=started,
-        ended=time.time(),
+        ended=ended,
+        seconds=clock.seconds(ended - started),
+        batch_size=model.batch_limit or explainer.batch_size,
         worker=f"{socket.gethostname()}/{os.getpid()}",
         models_loaded=models_loaded(),
     )
@@ -185,24 +234,86 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     return receipt
 
 
+class _Clock:
+    """Where the time of a unit goes; for any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seconds = dict.fromkeys(("read", "decode", "compute", "statistics", "write"), 0.0)
+
+    def add(self, stage: str, seconds: float) -> None:
+        with self._lock:
+            self._seconds[stage] += seconds
+
+    def first(self, stage: str, seconds: float) -> None:
+        """Notes a time unless it was noted before."""
+        self._seconds.setdefault(stage, seconds)
+
+    @contextlib.contextmanager
+    def processor(self, stage: str) -> Iterator[None]:
+        """Adds what the block takes of its thread's processor time: others' turns on a shared core do not count."""
+        started = time.thread_time()
+        try:
+            yield
+        finally:
+            self.add(stage, time.thread_time() - started)
+
+    @contextlib.contextmanager
+    def wall(self, stage: str) -> Iterator[None]:
+        """Adds the time that passes in the block."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - started)
+
+    def seconds(self, elapsed: float) -> dict[str, float]:
+        """What was added so far, and under `idle` the rest of so many seconds, in which nothing was computed."""
+        seconds = {**self._seconds, "idle": max(0.0, elapsed - self._seconds["compute"])}
+        return {stage: round(value, 4) for stage, value in seconds.items()}
+
+
 def _decoded(
-    unit: Unit, settings: ExplainSettings, model: LoadedModel, failures: list[Failure]
+    unit: Unit, settings: ExplainSettings, model: LoadedModel, failures: list[Failure], clock: _Clock
 ) -> Generator[Decoded, None, None]:
     """The unit's images, decoded in threads at least two batches ahead; what has no pixels goes to `failures`."""
-    source = source_for(unit.shard.format, settings.fields)
-    records = source.read(unit.shard, unit.start, unit.stop)
-    ahead = 2 * batch_size_of(settings, model)
-    threads = min(8, os.cpu_count() or 1)
+    size, threads = batch_size_of(settings, model), min(8, usable_cores())
+    # Handing a small image to a thread costs as much as decoding it: several at once, where a batch has them for all.
+    together = min(16, max(1, size // (4 * threads)))
+    records = source_for(unit.shard.format, settings.fields).read(unit.shard, unit.start, unit.stop)
+
+    def decode(group: list[Record]) -> list[Decoded]:
+        with clock.processor("decode"):
+            return [_decode(record, settings, model) for record in group]
+
+    groups = _grouped(records, together, clock)
     try:
-        decoding = decode_ahead(records, lambda record: _decode(record, settings, model), threads=threads, ahead=ahead)
+        decoding = decode_ahead(groups, decode, threads=threads, ahead=math.ceil(2 * size / together))
         with contextlib.closing(decoding) as results:
-            for decoded in results:
+            for decoded in itertools.chain.from_iterable(results):
                 if decoded.failure is not None:
                     failures.append(decoded.failure)
                 else:
                     yield decoded
     except DamagedShard as damage:
         failures.append(Failure(None, damage.index, "read", "DamagedShard", str(damage)))
+
+
+def _grouped(records: Iterator[Record], size: int, clock: _Clock) -> Iterator[list[Record]]:
+    """Records in lists of so many; those before a damage are given before it is raised."""
+    damage: DamagedShard | None = None
+    while damage is None:
+        group: list[Record] = []
+        with clock.processor("read"):
+            try:
+                group.extend(itertools.islice(records, size))
+            except DamagedShard as error:
+                damage = error
+        if group:
+            yield group
+        elif damage is None:
+            return
+    raise damage
 
 
 def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> Decoded:
@@ -228,22 +339,23 @@ def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> De
 class _Explainer:
     """Explains batches of one fixed size, which it halves where memory does not suffice."""
 
-    def __init__(self, settings: ExplainSettings, model: LoadedModel):
+    def __init__(self, settings: ExplainSettings, model: LoadedModel, clock: _Clock):
         self._model = model
         self._options = settings.options(model)
+        self._clock = clock
         self.batch_size = batch_size_of(settings, model)
 
     def explain(self, images: np.ndarray, targets: np.ndarray) -> list[Explanation | None]:
-        """Explanations of images [n, H, W, C], one image each; None for an image that does not fit the memory alone."""
+        """Explanations of images [n, H, W, C], in order; None for an image that does not fit the memory alone."""
         explained: list[Explanation | None] = []
         start = 0
         while start < len(images):
             size = self._model.batch_limit or self.batch_size
             part = slice(start, start + size)
             try:
-                with self._model.compute:
+                with self._model.compute, self._clock.wall("compute"):
                     batch = explain_batch(self._model.exposed, images[part], targets[part], self._options, size)
-                explained.extend(batch.split())
+                explained.append(batch)
             except out_of_memory():
                 if size > 1:
                     self._model.batch_limit = size // 2
@@ -255,68 +367,118 @@ class _Explainer:
 
 
 def batch_size_of(settings: ExplainSettings, model: LoadedModel) -> int:
-    """The configured batch size, or one whose activations take about an eighth of the memory, 2 GiB at most on CPUs."""
+    """The configured batch size, or the one that `sensible_batch` finds when this is first asked of a model."""
     if settings.batch_size is not None:
         return settings.batch_size
+    if model.batch_size is None:
+        accelerator = has_accelerator()
+        model.batch_size = sensible_batch(
+            activation_bytes(model),
+            accelerator_memory() if accelerator else memory_at_hand(),
+            accelerator=accelerator,
+            cores=usable_cores(),
+            unit_images=settings.unit_images,
+        )
+    return model.batch_size
+
+
+def activation_bytes(model: LoadedModel) -> int:
+    """Bytes of one image's activations, of all layers, in float32."""
     height, width = model.input_size
     floats = 0
     for value in itertools.chain.from_iterable(step.outputs for step in model.exposed.program.steps):
         shape = value.shape[1:]
         floats += math.prod(size for size in shape if size is not None) * (height * width if None in shape else 1)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    budget, most = (16 << 30, 512) if has_accelerator() else (min(2 << 30, memory // 8), 128)
-    # Every activation is held for the backward pass, and its gradient for a while.
-    fits = budget // max(1, 6 * floats)
-    return max(1, min(most, 1 << (max(1, fits).bit_length() - 1)))
+    return 4 * floats
 
 
-def _write_batch(
-    batch: Sequence[Decoded],
-    unit: Unit,
-    settings: ExplainSettings,
-    model: LoadedModel,
-    explainer: _Explainer,
-    rows: RowWriter,
-    partial: PartialStatistics,
-    failures: list[Failure],
-) -> int:
-    """Explains a batch for each of its targets, writes its rows and adds them to the statistics; returns how many
-    images that were."""
-    images = np.stack([decoded.pixels for decoded in batch if decoded.pixels is not None])
-    requests = np.asarray([settings.targets.requests(decoded.label) for decoded in batch], np.int32)
-    by_target = [explainer.explain(images, requests[:, t]) for t in range(requests.shape[1])]
+def _explain(
+    batch: _Batch, settings: ExplainSettings, explainer: _Explainer, failures: list[Failure]
+) -> tuple[list[Decoded], Explanation | None]:
+    """Explains a batch for each of its targets.
 
-    kept: list[tuple[Decoded, Explanation]] = []
-    first: list[bool] = []
-    explained = 0
-    for decoded, explanations in zip(batch, zip(*by_target, strict=True), strict=True):
-        problem = _problem(explanations, settings.method)
+    Returns:
+      The images that have an explanation, and their explanations for all targets, those of one image together; None
+      where there is no such image. The others are added to `failures`.
+    """
+    requests = np.asarray([settings.targets.requests(decoded.label) for decoded in batch.decoded], np.int32)
+    count, targets = requests.shape
+    parts = [part for t in range(targets) for part in explainer.explain(batch.pixels, requests[:, t])]
+
+    # One row an image and target, target by target.
+    sizes = [1 if part is None else len(part.targets) for part in parts]
+    explained = np.repeat([part is not None for part in parts], sizes)
+    problems = np.full(targets * count, "", object)
+    problems[~explained] = "OutOfMemory"
+    present = [part for part in parts if part is not None]
+    if not present:
+        joined = None
+    else:
+        joined = Explanation.join(present) if len(present) > 1 else present[0]
+        problems[explained] = _not_finite(joined, settings.method)
+    kept = np.ones(count, bool)
+    for i, decoded in enumerate(batch.decoded):
+        problem = next(filter(None, problems[i::count]), None)
         if problem is not None:
-            failures.append(Failure(decoded.record.image_id, decoded.record.index, "explain", *problem))
-            continue
-        explained += 1
-        for rank, explanation in enumerate(explanations):
-            kept.append((decoded, explanation))
-            first.append(rank == 0)
-    if kept:
-        joined = Explanation.join([explanation for _, explanation in kept])
-        sources = [decoded for decoded, _ in kept]
-        statistics = _statistics_rows(sources, joined, np.asarray(first), unit, model)
-        rows.write(_map_rows(sources, joined, statistics, unit, settings, model))
-        partial.add(statistics)
-    return explained
+            kept[i] = False
+            sentence = (
+                "one image alone does not fit the accelerator's memory"
+                if problem == "OutOfMemory"
+                else f"the {problem.replace('_', ' ')} of this image is not finite"
+            )
+            error = "OutOfMemory" if problem == "OutOfMemory" else "NotFinite"
+            failures.append(Failure(decoded.record.image_id, decoded.record.index, "explain", error, sentence))
+    if joined is None or not kept.any():
+        return [], None
+    if targets > 1 or not kept.all():
+        rows = np.arange(targets * count).reshape(targets, count)[:, kept].T.ravel()
+        joined = _take(joined, (np.cumsum(explained) - 1)[rows])
+    return [decoded for decoded, keep in zip(batch.decoded, kept, strict=True) if keep], joined
 
 
-def _problem(explanations: Iterable[Explanation | None], method: str) -> tuple[str, str] | None:
-    """Why an image has no rows: the error's name and a sentence; None where all is well."""
+def _take(explanation: Explanation, rows: np.ndarray) -> Explanation:
+    """The explanations of the given rows, in their order."""
+    values = ((field.name, getattr(explanation, field.name)) for field in dataclasses.fields(explanation))
+    return dataclasses.replace(
+        explanation, **{name: value[rows] for name, value in values if isinstance(value, np.ndarray)}
+    )
+
+
+def _not_finite(explanation: Explanation, method: str) -> np.ndarray:
+    """For each row the name of what is not finite in it, empty where all is well. object [N]."""
+    names = np.full(len(explanation.targets), "", object)
     terms = ("input_term", "bias_term") if METHODS[method].complete else ()
-    for explanation in explanations:
-        if explanation is None:
-            return "OutOfMemory", "one image alone does not fit the accelerator's memory"
-        for name in ("logits", "maps", *terms):
-            if not np.isfinite(getattr(explanation, name)).all():
-                return "NotFinite", f"the {name.replace('_', ' ')} of this image is not finite"
-    return None
+    for name in reversed(("logits", "maps", *terms)):
+        values = getattr(explanation, name)
+        names[~np.isfinite(values).reshape(len(values), -1).all(axis=1)] = name
+    return names
+
+
+class _Results:
+    """What becomes of explanations: figures, statistics and rows. Not for several threads at once.
+
+    Attributes:
+      partial: the statistics so far.
+    """
+
+    def __init__(self, unit: Unit, settings: ExplainSettings, model: LoadedModel, rows: RowWriter, clock: _Clock):
+        self._unit = unit
+        self._settings = settings
+        self._model = model
+        self._rows = rows
+        self._clock = clock
+        self.partial = PartialStatistics(settings.grid)
+
+    def add(self, images: Sequence[Decoded], explanation: Explanation) -> None:
+        """Adds images and their explanations, as many of each image and those together."""
+        each = len(explanation.targets) // len(images)
+        sources = [image for image in images for _ in range(each)]
+        first = np.arange(len(sources)) % each == 0
+        with self._clock.processor("statistics"):
+            statistics = _statistics_rows(sources, explanation, first, self._unit, self._model)
+            self.partial.add(statistics)
+        with self._clock.processor("write"):
+            self._rows.write(_map_rows(sources, explanation, statistics, self._unit, self._settings, self._model))
 
 
 def _statistics_rows(
@@ -337,6 +499,7 @@ def _statistics_rows(
         probabilities=model.exposed.probabilities(explanation.logits)[each, targets],
         completeness=explanation.completeness_error,
         maps=explanation.maps,
+        coarse=resample(unit_mass(explanation.maps), (COARSE, COARSE)),
         figures=map_figures(explanation.maps),
     )
 
@@ -352,7 +515,6 @@ def _map_rows(
     """One row of `MAPS` for each explanation."""
     count, height, width = explanation.maps.shape
     encoded = encode_maps(explanation.maps, settings.map_dtype)
-    coarse = resample(unit_mass(explanation.maps), (COARSE, COARSE)).reshape(count, -1)
     labels = [s.label for s in sources]
     predicted, targets = rows.predicted.tolist(), rows.targets.tolist()
     columns = {
@@ -379,7 +541,9 @@ def _map_rows(
         "map_offset": encoded.offset,
         "map_height": [height] * count,
         "map_width": [width] * count,
-        "coarse_map": list(coarse),
+        "coarse_map": pa.ListArray.from_arrays(
+            np.arange(count + 1, dtype=np.int32) * COARSE**2, rows.coarse.astype(np.float32, copy=False).ravel()
+        ),
         **{name: _null_for_nan(rows.figures[:, i]) for i, name in enumerate(FIGURES)},
     }
     return pa.RecordBatch.from_arrays(
@@ -399,7 +563,9 @@ def _null_for_nan(values: np.ndarray) -> pa.Array:
 
 
 def _errors_table(failures: Sequence[Failure], unit: Unit) -> pa.Table:
-    return pa.Table.from_pylist([{**dataclasses.asdict(f), "shard": unit.shard.path} for f in failures], ERRORS)
+    """In the order of the records, what has no place last."""
+    ordered = sorted(failures, key=lambda failure: (failure.index is None, failure.index))
+    return pa.Table.from_pylist([{**dataclasses.asdict(f), "shard": unit.shard.path} for f in ordered], ERRORS)
 
 
 class _Heartbeat:

@@ -61,6 +61,7 @@ class LoadedModel:
       channels: 1 or 3.
       class_names: K names, or None.
       compute: held while a batch is computed: one batch on the accelerator at a time.
+      batch_size: images a pass, once that was found for this model; None before, and where it is configured.
       batch_limit: the largest batch that fits the memory, once a larger one did not; None before.
     """
 
@@ -102,6 +103,7 @@ class LoadedModel:
         except ValueError as error:  # not known, or for images of other channels
             raise UnusableModel(f"model.preprocess.{error}") from error
         self.compute = threading.Lock()
+        self.batch_size: int | None = None
         self.batch_limit: int | None = None
 
     @property

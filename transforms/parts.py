@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import itertools
 import json
 import posixpath
 import uuid
@@ -179,6 +180,15 @@ def decode_map(row: Mapping[str, Any]) -> np.ndarray | None:
 
 # ---- partial statistics as rows
 
+# Statistics are merged, and finished, a block of so many classes at a time, so that a thousand classes take no more
+# memory than these: one takes 110 KB at a grid of 56.
+_CLASSES_TOGETHER = 32
+
+
+def class_block(class_index: int) -> int:
+    """The block of classes that a class belongs to; the dataset is one by itself."""
+    return class_index // _CLASSES_TOGETHER
+
 
 def statistics_table(classes: Mapping[int, ClassStatistics]) -> pa.Table:
     """Partial statistics as a table of `PARTIALS`, one row a class."""
@@ -343,13 +353,41 @@ class Output:
     @contextlib.contextmanager
     def writing_rows(self, path: str, schema: pa.Schema) -> Iterator[RowWriter]:
         """Like `writing`, for rows that come batch by batch."""
-        with self.writing(path) as sink, pq.ParquetWriter(sink, self.schema(schema), compression="zstd") as writer:
+        # A dictionary is for what comes again: of maps and numbers it would be all of them, and written in vain.
+        types = pa.types
+        repeating = [each.name for each in schema if types.is_string(each.type) or types.is_integer(each.type)]
+        with (
+            self.writing(path) as sink,
+            pq.ParquetWriter(sink, self.schema(schema), compression="zstd", use_dictionary=repeating) as writer,
+        ):
             rows = RowWriter(writer)
             yield rows
             rows.flush()
 
-    def read_partials(self, unit: Unit) -> Iterator[tuple[int, ClassStatistics]]:
-        return statistics_from_table(read_table(self.part("partials", unit)))
+    def write_partials(self, unit: Unit, classes: Mapping[int, ClassStatistics]) -> None:
+        """Writes a unit's partial statistics, each block of classes as row groups of its own."""
+        with (
+            self.writing(self.part("partials", unit)) as sink,
+            pq.ParquetWriter(sink, self.schema(PARTIALS), compression="zstd") as writer,
+        ):
+            for _, block in itertools.groupby(sorted(classes), class_block):
+                writer.write_table(statistics_table({c: classes[c] for c in block}))
+
+    def read_partials(self, unit: Unit, block: int | None = None) -> Iterator[tuple[int, ClassStatistics]]:
+        """The classes that a unit has partial statistics of, and these; of one block of classes, None for all."""
+        with _open(self.part("partials", unit)) as source:
+            file = pq.ParquetFile(source)
+            for group in range(file.num_row_groups):
+                classes = file.metadata.row_group(group).column(0).statistics
+                if block is None or class_block(classes.min) <= block <= class_block(classes.max):
+                    for class_index, statistics in statistics_from_table(file.read_row_group(group)):
+                        if block is None or class_block(class_index) == block:
+                            yield class_index, statistics
+
+    def read_blocks(self, unit: Unit) -> list[int]:
+        """The blocks of classes that a unit has partial statistics of."""
+        with _open(self.part("partials", unit)) as source:
+            return sorted({class_block(c) for c in pq.read_table(source, columns=["class"])["class"].to_pylist()})
 
 
 class RowWriter:
@@ -358,18 +396,20 @@ class RowWriter:
     def __init__(self, writer: pq.ParquetWriter):
         self._writer = writer
         self._batches: list[pa.RecordBatch] = []
+        self._bytes = 0
         self.rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
         self.rows += batch.num_rows
         self._batches.append(batch)
-        if sum(each.nbytes for each in self._batches) >= _ROW_GROUP_BYTES:
+        self._bytes += batch.nbytes
+        if self._bytes >= _ROW_GROUP_BYTES:
             self.flush()
 
     def flush(self) -> None:
         if self._batches:
             self._writer.write_table(pa.Table.from_batches(self._batches))
-            self._batches = []
+            self._batches, self._bytes = [], 0
 
 
 def _replace(source: str, destination: str) -> None:
@@ -402,6 +442,10 @@ def read_bytes(path: str) -> bytes | None:
         if FileSystems.exists(path):
             raise
         return None
+
+
+def _open(path: str) -> IO[bytes]:
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import heapq
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
-
-from transforms.resampling import area
 
 # The row of `classes.parquet` that is about all maps.
 DATASET = -1
@@ -38,14 +36,58 @@ FIGURES = (
 SAMPLE_OF_CLASS = 2_048
 SAMPLE_OF_DATASET = 65_536
 
+# What is done for so many pixels of maps, or bytes of values, at a time finds its intermediate results in the cache.
+_PIXELS_TOGETHER = 1 << 16
+_BYTES_TOGETHER = 1 << 20
+
+_ENDS = slice(0, 2), slice(3, 5)  # of the cells between 0, 0.1, 0.2, 0.8, 0.9 and 1: the first and the last fifth
+
+# Maps on the classes' grid are gathered to so much before they are merged into the statistics.
+_GATHERED_BYTES = 8 << 20
+
 EXTREMES = 10  # image ids kept at either end of a ranking
 
 
 def resample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Maps [N, H, W] to [N, *size] by the area that cells share; every map keeps its sum."""
-    rows = area(maps.shape[1], size[0]).astype(maps.dtype)
-    columns = area(maps.shape[2], size[1]).astype(maps.dtype)
-    return rows @ maps @ columns.T
+    rows, columns = (np.arange(new + 1) * (old / new) for old, new in zip(maps.shape[1:], size, strict=True))
+    return _sums_over_cells(maps, rows, columns)
+
+
+def _sums_over_cells(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Sums of maps [N, H, W] over a grid of cells, to which a pixel that an edge cuts adds its part.
+
+    Args:
+      rows, columns: the cells' edges in pixels, ascending, from 0 to H and to W.
+
+    Returns:
+      Of the maps' type, [N, len(rows) − 1, len(columns) − 1].
+    """
+    for axis, edges in ((1, rows), (2, columns)):
+        pixels = maps.shape[axis]
+        if np.diff(edges).min() < 1:
+            shares = _shares(edges, pixels).astype(maps.dtype)
+            maps = shares @ maps if axis == 1 else maps @ shares.T
+            continue
+        # Not as a product with a matrix of zeros, mostly: NumPy's BLAS would spread it over threads, which spin for a
+        # while after it and take the cores from the model.
+        first = np.minimum((edges + 1e-9).astype(int), pixels - 1)  # the pixel that each edge cuts
+        before = np.clip(edges - first, 0, 1).astype(maps.dtype)  # how much of it
+        before[-1] = 0  # the last pixel is whole, and summed whole
+        sums = np.add.reduceat(maps, first[:-1], axis=axis)
+        if before.any():
+            shape = [-1 if a == axis else 1 for a in range(maps.ndim)]
+            cut = np.take(maps, first, axis=axis) * before.reshape(shape)
+            lower, upper = (cut[:, :-1], cut[:, 1:]) if axis == 1 else (cut[..., :-1], cut[..., 1:])
+            sums += upper - lower
+        maps = sums
+    return maps
+
+
+def _shares(edges: np.ndarray, pixels: int) -> np.ndarray:
+    """How much of each of `pixels` pixels lies between each edge and the next. float64 [len(edges) − 1, pixels]."""
+    at = np.arange(pixels)
+    return np.clip(np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at), 0, None)
 
 
 def unit_mass(maps: np.ndarray) -> np.ndarray:
@@ -77,22 +119,25 @@ def map_figures(maps: np.ndarray) -> np.ndarray:
       float32 [N, len(FIGURES)]; NaN in all but `total` where a map has no mass.
     """
     count, height, width = maps.shape
+    together = max(1, _PIXELS_TOGETHER // (height * width))
+    if count > together:
+        return np.concatenate([map_figures(maps[i : i + together]) for i in range(0, count, together)])
     total = maps.sum(axis=(1, 2), dtype=np.float64)
-    absolute = np.abs(maps)
-    mass = absolute.sum(axis=(1, 2), dtype=np.float64)
+    p = np.abs(maps)
+    mass = p.sum(axis=(1, 2), dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        p = absolute / mass[:, None, None].astype(np.float32)
+        p /= mass[:, None, None].astype(np.float32)
         flat = p.reshape(count, height * width)
         pixels = flat.shape[1]
-        logs = np.zeros_like(flat)
-        np.log(flat, out=logs, where=flat > 0)
+        logs = np.log(np.maximum(flat, np.finfo(np.float32).tiny))  # 0 ln 0 = 0
         entropy = -np.einsum("ni,ni->n", flat, logs, dtype=np.float64) / (np.log(pixels) or 1.0)
 
-        ascending = np.sort(flat, axis=1)
-        ranks = np.arange(1, pixels + 1, dtype=np.float64)
-        gini = 2 * (ascending @ ranks) / pixels - (pixels + 1) / pixels
-        held = np.cumsum(ascending[:, ::-1], axis=1, dtype=np.float64)
-        area50, area90 = ((np.sum(held < share, axis=1) + 1) / pixels for share in (0.5, 0.9))
+        descending = np.sort(flat, axis=1)[:, ::-1].astype(np.float64, order="C")
+        held = np.cumsum(descending, axis=1)
+        gini = 2 * held.sum(axis=1) / pixels - (pixels + 1) / pixels
+        area50, area90 = (
+            (np.asarray([np.searchsorted(row, share) for row in held]) + 1) / pixels for share in (0.5, 0.9)
+        )
 
         y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
         rows, columns = p.sum(axis=2, dtype=np.float64), p.sum(axis=1, dtype=np.float64)
@@ -100,10 +145,10 @@ def map_figures(maps: np.ndarray) -> np.ndarray:
         variance = rows @ y**2 - center_y**2 + columns @ x**2 - center_x**2
         spread = np.sqrt(np.maximum(variance, 0))
 
-        inside = _coverage(height, 0.1, 0.9) @ p @ _coverage(width, 0.1, 0.9)
-        edges_y = np.stack([_coverage(height, 0, 0.2), _coverage(height, 0.8, 1)])
-        edges_x = np.stack([_coverage(width, 0, 0.2), _coverage(width, 0.8, 1)])
-        corners = edges_y @ p @ edges_x.T
+        edges = np.asarray([0, 0.1, 0.2, 0.8, 0.9, 1])
+        cells = _sums_over_cells(p, edges * height, edges * width)
+        inside = cells[:, 1:4, 1:4].sum(axis=(1, 2))
+        corners = np.stack([cells[:, y, x].sum(axis=(1, 2)) for y in _ENDS for x in _ENDS], axis=1)
 
     peak = flat.argmax(axis=1)
     figures = np.stack(
@@ -117,7 +162,7 @@ def map_figures(maps: np.ndarray) -> np.ndarray:
             center_x,
             spread,
             1 - inside,
-            corners.max(axis=(1, 2)),
+            corners.max(axis=1),
             y[peak // width],
             x[peak % width],
         ],
@@ -125,12 +170,6 @@ def map_figures(maps: np.ndarray) -> np.ndarray:
     ).astype(np.float32)
     figures[mass == 0, 1:] = np.nan
     return figures
-
-
-def _coverage(pixels: int, start: float, stop: float) -> np.ndarray:
-    """How much of each of `pixels` cells lies in [start, stop] of the side. float64 [pixels]."""
-    edges = np.arange(pixels + 1) / pixels
-    return np.clip(np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start), 0, None) * pixels
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,6 +186,7 @@ class MapRows:
       logits, probabilities: float32 [N], of the target.
       completeness: float32 [N], the completeness error; NaN where the method has none.
       maps: float32 [N, H, W], not yet of unit mass.
+      coarse: float32 [N, COARSE, COARSE], of the maps at unit mass.
       figures: float32 [N, len(FIGURES)] of the maps.
     """
 
@@ -160,6 +200,7 @@ class MapRows:
     probabilities: np.ndarray
     completeness: np.ndarray
     maps: np.ndarray
+    coarse: np.ndarray
     figures: np.ndarray
 
 
@@ -180,19 +221,31 @@ class Moments:
     @classmethod
     def of(cls, values: np.ndarray) -> Moments:
         """Of values [N, …]; float64."""
+        together = max(1, _BYTES_TOGETHER // max(1, 8 * math.prod(values.shape[1:])))
+        if len(values) > together:
+            whole = cls.of(values[:together])
+            for start in range(together, len(values), together):
+                whole.merge(cls.of(values[start : start + together]))
+            return whole
         values = np.asarray(values, np.float64)
         if not len(values):
-            return cls(0, np.zeros(values.shape[1:]), np.zeros(values.shape[1:]))
+            # Views of one zero: of a thousand classes, most have no maps of wrong images.
+            return cls(0, *(np.broadcast_to(0.0, values.shape[1:]) for _ in range(2)))
         mean = values.mean(axis=0)
         return cls(len(values), mean, np.square(values - mean).sum(axis=0))
 
     def merge(self, other: Moments) -> None:
         if not other.count:
             return
+        if not self.count:
+            self.count, self.mean, self.squares = other.count, np.array(other.mean), np.array(other.squares)
+            return
         count = self.count + other.count
         delta = other.mean - self.mean
-        self.mean = self.mean + delta * (other.count / count)
-        self.squares = self.squares + other.squares + np.square(delta) * (self.count * other.count / count)
+        # In place: new arrays for every class and batch would leave the heap in pieces.
+        self.squares += other.squares
+        self.squares += np.square(delta) * (self.count * other.count / count)
+        self.mean += delta * (other.count / count)
         self.count = count
 
     def std(self) -> np.ndarray:
@@ -309,71 +362,118 @@ class ClassStatistics:
 class PartialStatistics:
     """The statistics per class of the rows that were added so far; one unit's, usually.
 
+    Rows are gathered before they are sorted by class, as every class that a batch has costs the same again.
+
     Args:
       grid: side of the maps that are averaged.
     """
 
     def __init__(self, grid: int):
         self.grid = grid
-        self.classes: dict[int, ClassStatistics] = {}
+        self._classes: dict[int, ClassStatistics] = {}
+        self._gathered: list[_Gathered] = []
 
-    def _of(self, class_index: int) -> ClassStatistics:
-        return self.classes.setdefault(class_index, ClassStatistics.empty(class_index, self.grid))
+    @property
+    def classes(self) -> dict[int, ClassStatistics]:
+        """The statistics of each class of which something was added."""
+        self._merge()
+        return self._classes
 
     def add(self, rows: MapRows) -> None:
         if not len(rows.targets):
             return
-        unit = unit_mass(rows.maps)
-        fine = resample(unit, (self.grid, self.grid))
-        coarse = resample(unit, (COARSE, COARSE))
-        groups = [(int(c), np.flatnonzero(rows.targets == c)) for c in np.unique(rows.targets)]
+        self._gathered.append(
+            _Gathered(
+                targets=rows.targets,
+                labels=rows.labels,
+                predicted=rows.predicted,
+                first=rows.first,
+                image_ids=np.asarray(rows.image_ids, object),
+                keys=rows.keys,
+                logits=rows.logits,
+                probabilities=rows.probabilities,
+                completeness=rows.completeness,
+                coarse=rows.coarse,
+                fine=resample(unit_mass(rows.maps), (self.grid, self.grid)),
+                figures=rows.figures,
+            )
+        )
+        if sum(each.fine.nbytes for each in self._gathered) >= _GATHERED_BYTES:
+            self._merge()
+
+    def _of(self, class_index: int) -> ClassStatistics:
+        if class_index not in self._classes:
+            self._classes[class_index] = ClassStatistics.empty(class_index, self.grid)
+        return self._classes[class_index]
+
+    def _merge(self) -> None:
+        """Adds what was gathered to the classes."""
+        if not self._gathered:
+            return
+        rows = _Gathered.join(self._gathered)
+        self._gathered = []
+        by_class = np.argsort(rows.targets, kind="stable")
+        found, starts = np.unique(rows.targets[by_class], return_index=True)
+        groups = zip(found.tolist(), np.split(by_class, starts[1:]), strict=True)
+        with_figures = np.isfinite(rows.figures).all(axis=1)
+        wrong = with_figures & (rows.labels >= 0) & (rows.labels != rows.targets)
+        columns = np.concatenate([rows.figures, rows.completeness[:, None]], axis=1)
         for class_index, chosen in [(DATASET, np.arange(len(rows.targets))), *groups]:
             statistics = self._of(class_index)
+            has_mass = chosen[with_figures[chosen]]
             statistics.logit.merge(Moments.of(rows.logits[chosen]))
             statistics.probability.merge(Moments.of(rows.probabilities[chosen]))
-            has_mass = chosen[np.isfinite(rows.figures[chosen]).all(axis=1)]
-            wrong = has_mass[(rows.labels[has_mass] >= 0) & (rows.labels[has_mass] != rows.targets[has_mass])]
-            statistics.map.merge(Moments.of(fine[has_mass]))
-            statistics.coarse.merge(Moments.of(coarse[has_mass]))
-            statistics.wrong.merge(Moments.of(fine[wrong]))
+            statistics.map.merge(Moments.of(rows.fine[has_mass]))
+            statistics.coarse.merge(Moments.of(rows.coarse[has_mass]))
+            statistics.wrong.merge(Moments.of(rows.fine[chosen[wrong[chosen]]]))
             statistics.figures.merge(Moments.of(rows.figures[has_mass]))
-            columns = np.concatenate([rows.figures[chosen], rows.completeness[chosen, None]], axis=1)
-            statistics.sample.merge(Sample.of(statistics.sample.size, rows.keys[chosen], columns))
+            statistics.sample.merge(Sample.of(statistics.sample.size, rows.keys[chosen], columns[chosen]))
             statistics.largest_error = float(
                 np.fmax.reduce(rows.completeness[chosen], initial=statistics.largest_error)
             )
-            ids = [rows.image_ids[int(i)] for i in chosen]
-            statistics.by_logit.merge(Ranking.of(rows.logits[chosen], ids))
-        for label, predicted in zip(rows.labels[rows.first], rows.predicted[rows.first], strict=True):
-            if label >= 0:
-                for class_index in (DATASET, int(label)):
-                    statistics = self._of(class_index)
-                    statistics.labelled += 1
-                    statistics.correct += int(label == predicted)
+            statistics.by_logit.merge(Ranking.of(rows.logits[chosen], rows.image_ids[chosen].tolist()))
+        labelled = rows.first & (rows.labels >= 0)
+        labels, correct = rows.labels[labelled], rows.labels[labelled] == rows.predicted[labelled]
+        if len(labels):
+            for class_index in (DATASET, *np.unique(labels).tolist()):
+                own = slice(None) if class_index == DATASET else labels == class_index
+                statistics = self._of(class_index)
+                statistics.labelled += len(labels[own])
+                statistics.correct += int(correct[own].sum())
 
 
-class MergeStatistics(beam.CombineFn):
-    """Merges the partial statistics of one class; merging is associative and commutative up to float64 rounding."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Gathered:
+    """Rows that are not yet merged; as in `MapRows`, with the maps at unit mass on the classes' grid."""
 
-    def create_accumulator(self) -> ClassStatistics | None:
-        return None
+    targets: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    first: np.ndarray
+    image_ids: np.ndarray
+    keys: np.ndarray
+    logits: np.ndarray
+    probabilities: np.ndarray
+    completeness: np.ndarray
+    coarse: np.ndarray
+    fine: np.ndarray
+    figures: np.ndarray
 
-    def add_input(self, accumulator: ClassStatistics | None, element: ClassStatistics) -> ClassStatistics:
-        if accumulator is None:
-            accumulator = ClassStatistics.empty(DATASET, element.map.mean.shape[0])
-            accumulator.sample.size = element.sample.size
-        accumulator.merge(element)
-        return accumulator
+    @classmethod
+    def join(cls, parts: Sequence[_Gathered]) -> _Gathered:
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
-    def merge_accumulators(self, accumulators: Iterable[ClassStatistics | None]) -> ClassStatistics | None:
-        merged = None
-        for accumulator in accumulators:
-            if accumulator is not None:
-                merged = self.add_input(merged, accumulator)
-        return merged
 
-    def extract_output(self, accumulator: ClassStatistics | None) -> Any:
-        return accumulator
+def merged(parts: Iterable[tuple[int, ClassStatistics]]) -> dict[int, ClassStatistics]:
+    """Partial statistics of classes, merged by class; in any order the same up to float64 rounding. `parts` stay as
+    they are."""
+    classes: dict[int, ClassStatistics] = {}
+    for class_index, statistics in parts:
+        if class_index not in classes:
+            classes[class_index] = ClassStatistics.empty(class_index, statistics.map.mean.shape[0])
+        classes[class_index].merge(statistics)
+    return classes
 
 
 class MergeRankings(beam.CombineFn):

@@ -39,7 +39,7 @@ def plan_of(folder: pathlib.Path, count: int, **sections: dict[str, Any]) -> Pla
     plan = prepare(Config.from_dict(configuration(folder, str(folder / "a.tfrecord"), **sections)))
     plan.settings.output.create()
     assert len(plan.units) == 1
-    plan.model.batch_limit = None
+    plan.model.batch_limit = plan.model.batch_size = None
     return plan
 
 
@@ -165,23 +165,42 @@ def auto_batch_size(plan: Plan, side: int, filters: int = 8) -> int:
     return batch_size_of(dataclasses.replace(plan.settings, batch_size=None), LoadedModel(spec))
 
 
-def test_an_automatic_batch_is_a_power_of_two_that_shrinks_with_the_images(tmp_path: pathlib.Path) -> None:
-    plan = plan_of(tmp_path, 1)
+def test_an_automatic_batch_shrinks_with_the_images(tmp_path: pathlib.Path) -> None:
+    plan = plan_of(tmp_path, 200)
     sizes = [auto_batch_size(plan, side) for side in (8, 512, 1024, 2048, 4096)]
-    assert all(size & (size - 1) == 0 for size in sizes)
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] in (128, 512)  # the most on a CPU, and on an accelerator
+    assert sizes[0] in (100, 200)  # evenly of at most 128 on a CPU, and of at most 512 on an accelerator
     assert 1 <= sizes[-1] < sizes[0]
     assert auto_batch_size(plan, 512, filters=64) <= auto_batch_size(plan, 512)
 
 
-def test_an_automatic_batch_is_at_least_one_image(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_of(tmp_path, 1)
-    size = auto_batch_size(plan, 64)
-    pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 1}
+def test_an_automatic_batch_goes_by_the_memory_at_hand(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(tmp_path, 200)
     monkeypatch.setattr(explain, "has_accelerator", lambda: False)
-    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
-    assert auto_batch_size(plan, 64) == 1 <= size
+    for memory, size in ((0, 1), (1 << 40, 100)):
+        monkeypatch.setattr(explain, "memory_at_hand", lambda memory=memory: memory)
+        assert auto_batch_size(plan, 16) == size
+    monkeypatch.setattr(explain, "has_accelerator", lambda: True)
+    monkeypatch.setattr(explain, "accelerator_memory", lambda: 1 << 40)
+    assert auto_batch_size(plan, 16) == 200
+
+
+def test_an_automatic_batch_stays_what_it_was_when_memory_changes(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tmp_path, 20)
+    settings = dataclasses.replace(plan.settings, batch_size=None)
+    plan.model.batch_size = None
+    before = batch_size_of(settings, plan.model)
+    monkeypatch.setattr(explain, "memory_at_hand", lambda: 0)
+    assert batch_size_of(settings, plan.model) == before
+
+
+def test_a_unit_is_explained_in_automatic_batches(tmp_path: pathlib.Path) -> None:
+    plan = plan_of(tmp_path, 20, explain={"batch_size": "auto"})
+    receipt = run(plan)
+    assert (receipt.images, receipt.batch_size) == (20, batch_size_of(plan.settings, plan.model))
+    assert 1 <= receipt.batch_size <= 24
 
 
 def test_a_configured_batch_size_is_taken_as_it_is(tmp_path: pathlib.Path) -> None:
@@ -285,6 +304,22 @@ def test_settings_and_units_are_small_to_send(tmp_path: pathlib.Path) -> None:
     assert len(data) < 4096
     assert pickle.loads(data) == sent
     assert load_once(sent[0].model) is plan.model
+
+
+def test_a_receipt_says_where_the_time_went(tmp_path: pathlib.Path) -> None:
+    receipt = run(plan_of(tmp_path, 20))
+    seconds = receipt.seconds
+    assert seconds.keys() == {"read", "decode", "compute", "statistics", "write", "idle", "first_batch"}
+    assert all(value >= 0 for value in seconds.values())
+    assert seconds["compute"] + seconds["idle"] == pytest.approx(receipt.ended - receipt.started, abs=0.01)
+    assert 0 < seconds["first_batch"] <= receipt.ended - receipt.started
+
+
+def test_receipts_of_earlier_versions_can_be_read(tmp_path: pathlib.Path) -> None:
+    receipt = run(plan_of(tmp_path, 5))
+    value = json.loads(receipt.to_json())
+    del value["seconds"], value["batch_size"]
+    assert Receipt.from_json(json.dumps(value)) == dataclasses.replace(receipt, seconds={}, batch_size=None)
 
 
 def test_a_receipt_reads_back_as_it_was_written(tmp_path: pathlib.Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import pathlib
 
 import numpy as np
 import pytest
@@ -8,21 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.classes import Digest
-from transforms.parts import statistics_from_table, statistics_table
+from transforms.parts import Output, statistics_from_table, statistics_table
 from transforms.statistics import (
+    COARSE,
     DATASET,
     FIGURES,
     ClassStatistics,
     MapRows,
-    MergeStatistics,
     Moments,
     PartialStatistics,
     Sample,
     map_figures,
+    merged,
     resample,
     sample_key,
     unit_mass,
 )
+from transforms.unit import Shard, Unit
 
 GRID = 7
 
@@ -92,6 +96,7 @@ def _rows(count: int, seed: int) -> MapRows:
         probabilities=generator.random(count).astype(np.float32),
         completeness=generator.random(count).astype(np.float32),
         maps=maps,
+        coarse=resample(unit_mass(maps), (COARSE, COARSE)),
         figures=map_figures(maps),
     )
 
@@ -122,16 +127,11 @@ def test_merging_in_any_order_equals_one_pass(counts: list[int], random: object)
         partials.append(partial.classes)
     random.shuffle(partials)  # type: ignore[attr-defined]
     cut = len(partials) // 2
-    for class_index, whole in once.classes.items():
-        combine = MergeStatistics()
-        halves = []
-        for half in (partials[:cut], partials[cut:]):
-            accumulator = combine.create_accumulator()
-            for partial in half:
-                if class_index in partial:
-                    accumulator = combine.add_input(accumulator, partial[class_index])
-            halves.append(accumulator)
-        _equal(combine.extract_output(combine.merge_accumulators(halves)), whole)
+    halves = [merged(part for each in half for part in each.items()) for half in (partials[:cut], partials[cut:])]
+    whole = merged(part for half in halves for part in half.items())
+    assert whole.keys() == once.classes.keys()
+    for class_index, statistics in whole.items():
+        _equal(statistics, once.classes[class_index])
 
 
 def test_rows_without_a_completeness_error_do_not_hide_the_others_largest() -> None:
@@ -150,11 +150,9 @@ def test_merging_does_not_change_what_is_merged() -> None:
     first, second = PartialStatistics(GRID), PartialStatistics(GRID)
     first.add(_rows(5, 0))
     second.add(_rows(5, 1))
-    combine = MergeStatistics()
     inputs = [first.classes[DATASET], second.classes[DATASET]]
     before = [(s.logit.count, s.sample.keys.copy()) for s in inputs]
-    once = combine.merge_accumulators([combine.add_input(combine.create_accumulator(), s) for s in inputs])
-    again = combine.merge_accumulators([combine.add_input(combine.create_accumulator(), s) for s in inputs])
+    once, again = (merged((DATASET, s) for s in inputs)[DATASET] for _ in range(2))
     _equal(once, again)
     for statistics, (count, keys) in zip(inputs, before, strict=True):
         assert statistics.logit.count == count
@@ -169,6 +167,24 @@ def test_partial_statistics_are_read_back_as_they_were_written() -> None:
     for class_index, statistics in partial.classes.items():
         _equal(read[class_index], statistics)
         assert read[class_index].map.mean.shape == (GRID, GRID)
+
+
+def test_a_block_of_classes_is_read_by_itself(tmp_path: pathlib.Path) -> None:
+    partial = PartialStatistics(GRID)
+    rows = _rows(400, 3)
+    partial.add(dataclasses.replace(rows, targets=np.arange(400) % 100))
+    output, unit = Output(str(tmp_path)), Unit(Shard("a", "tfrecord", 1))
+    output.create()
+    output.write_partials(unit, partial.classes)
+    blocks = output.read_blocks(unit)
+    assert len(blocks) > 3
+    read = [list(output.read_partials(unit, block)) for block in blocks]
+    assert [c for block in read for c, _ in block] == sorted(partial.classes)
+    assert [c for c, _ in read[0]] == [DATASET]
+    assert [c for c, _ in output.read_partials(unit)] == sorted(partial.classes)
+    for block in read:
+        for class_index, statistics in block:
+            _equal(statistics, partial.classes[class_index])
 
 
 def test_a_sample_is_the_same_however_it_was_split_and_has_its_size() -> None:

@@ -11,7 +11,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import numba
 import numpy as np
 
 from transforms.fullgrad.located import Located
+from transforms.memory import usable_cores
 
 # Sums in any order are what vector instructions need. Infinities and NaN keep their meaning, and g·m − h·k is rounded
 # product by product, so that it is zero where the products are equal: ψ would make a map of what a fused one leaves.
@@ -57,8 +57,7 @@ def condense(located: Sequence[Located], *, signed: bool, epsilon: float) -> lis
 
 @functools.cache
 def _threads() -> concurrent.futures.ThreadPoolExecutor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return concurrent.futures.ThreadPoolExecutor(cores, thread_name_prefix="kernels")
+    return concurrent.futures.ThreadPoolExecutor(usable_cores(), thread_name_prefix="kernels")
 
 
 def _empty(located: Located) -> Condensed:
