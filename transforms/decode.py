@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import os
 import queue
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -164,17 +161,6 @@ def _resize(image: Image.Image, resize: Resize) -> Image.Image:
     return resized.crop((left, top, left + width, top + height))
 
 
-def yield_to_others() -> None:
-    """Has the calling thread take a core only where no other thread wants it, as far as the system allows.
-
-    For threads that work ahead of or behind the model: its threads wait for each other many times a batch, so that one
-    that lost its core for a moment would hold up all of them. Nothing starves: where the model waits, cores are free.
-    """
-    if sys.platform == "linux":  # elsewhere a priority is a whole process's
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-
-
 def decode_ahead(items: Iterable[T], decode: Callable[[T], U], *, threads: int, ahead: int) -> Generator[U, None, None]:
     """Yields decode(item) for each item, in order, computed in threads while the consumer is busy with earlier ones.
 
@@ -196,10 +182,9 @@ def decode_ahead(items: Iterable[T], decode: Callable[[T], U], *, threads: int, 
     in_order: queue.SimpleQueue[Future[U] | None] = queue.SimpleQueue()
     room = threading.Semaphore(ahead - 1)  # for the items after the first one, which is read in any case
     stopped = threading.Event()
-    decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=yield_to_others)
+    decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def read() -> None:
-        yield_to_others()
         try:
             for item in items:
                 in_order.put(decoders.submit(decode, item))

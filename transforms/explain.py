@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
-from transforms.decode import UndecodableImage, decode_ahead, decode_image, yield_to_others
+from transforms.decode import UndecodableImage, decode_ahead, decode_image
 from transforms.fullgrad import Explanation, Options, explain_batch, prefers_jit
 from transforms.fullgrad.autodiff import has_accelerator, out_of_memory
 from transforms.memory import accelerator_memory, memory_at_hand, sensible_batch, usable_cores
@@ -191,8 +191,8 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
         with (
             _Heartbeat(output, unit) as heartbeat,
             contextlib.closing(_decoded(unit, settings, model, failures, clock)) as decoded,
-            ThreadPoolExecutor(1, thread_name_prefix="ahead", initializer=yield_to_others) as ahead,
-            ThreadPoolExecutor(1, thread_name_prefix="behind", initializer=yield_to_others) as behind,
+            ThreadPoolExecutor(1, thread_name_prefix="ahead") as ahead,
+            ThreadPoolExecutor(1, thread_name_prefix="behind") as behind,
         ):
             explainer = _Explainer(settings, model, clock)
             images = 0
