@@ -100,13 +100,17 @@ def combine(rule: MapRule, condensed: list[Tensor], input_size: tuple[int, int],
     for each in by_resolution(condensed):
         rows = _side(rule, int(each.shape[1]), input_size[0], map_size[0])
         columns = _side(rule, int(each.shape[2]), input_size[1], map_size[1])
-        total = total + ops.matmul(ops.matmul(rows, each), ops.transpose(columns))
+        each = each if rows is None else ops.matmul(ops.convert_to_tensor(rows), each)
+        total = total + (each if columns is None else ops.matmul(each, ops.convert_to_tensor(columns.T)))
     return total
 
 
-def _side(rule: MapRule, old: int, full: int, new: int) -> Tensor:
-    """One side's matrix [new, old], by way of the input's size, at which the maps are defined."""
+def _side(rule: MapRule, old: int, full: int, new: int) -> np.ndarray | None:
+    """One side's matrix, float32 [new, old], by way of the input's size, at which maps are defined; None for none.
+
+    The input's own term is the largest to be resized, and as a rule stays as it is.
+    """
     matrix = rule.resize(old, full)
     if new != full:
         matrix = rule.reduce(full, new) @ matrix
-    return ops.convert_to_tensor(matrix.astype(np.float32))
+    return None if old == new and np.array_equal(matrix, np.eye(old)) else matrix.astype(np.float32)
