@@ -99,15 +99,13 @@ def _scaled(g, scales, signed, epsilon, sums, totals):  # type: ignore[no-untype
     """t = g [N, P, C] ⊙ scales [T, C] → sums [N, P] and totals [N, T]."""
     images, places, channels = g.shape
     count = scales.shape[0]
-    low, high = np.empty((count, channels), np.float32), np.empty((count, channels), np.float32)
-    total, by_place = np.empty((count, channels), np.float32), np.empty((count, places), np.float32)
-    grand_total = np.empty(count)
+    # Of g itself: a scale of the channel's extremes and total gives those of t.
+    low, high, total = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.float32)
+    grand_total, by_place = np.empty(channels), np.empty((count, places), np.float32)
     one, zero = np.float32(1), np.float32(0)
     for n in range(images):
-        for t in range(count):
-            grand_total[t] = 0
-            for c in range(channels):
-                low[t, c], high[t, c], total[t, c] = np.inf, 0, 0
+        for c in range(channels):
+            low[c], high[c], total[c], grand_total[c] = np.inf, 0, 0, 0
         for p in range(0, places, 4):
             # Behind the last place it is taken again, which changes no extreme; the totals leave it out.
             q, r, s = min(p + 1, places - 1), min(p + 2, places - 1), min(p + 3, places - 1)
@@ -116,41 +114,48 @@ def _scaled(g, scales, signed, epsilon, sums, totals):  # type: ignore[no-untype
             is_s = one if p + 3 < places else zero
             for t in range(count):
                 sum_p, sum_q, sum_r, sum_s = zero, zero, zero, zero
-                for c in range(channels):
-                    scale = scales[t, c]
-                    at_p, at_q, at_r, at_s = (
-                        g[n, p, c] * scale,
-                        g[n, q, c] * scale,
-                        g[n, r, c] * scale,
-                        g[n, s, c] * scale,
-                    )
-                    abs_p, abs_q, abs_r, abs_s = abs(at_p), abs(at_q), abs(at_r), abs(at_s)
-                    least, largest = low[t, c], high[t, c]
-                    least = abs_p if abs_p < least else least
-                    least = abs_q if abs_q < least else least
-                    least = abs_r if abs_r < least else least
-                    least = abs_s if abs_s < least else least
-                    largest = abs_p if abs_p > largest else largest
-                    largest = abs_q if abs_q > largest else largest
-                    largest = abs_r if abs_r > largest else largest
-                    largest = abs_s if abs_s > largest else largest
-                    low[t, c], high[t, c] = least, largest
-                    total[t, c] += at_p + is_q * at_q + (is_r * at_r + is_s * at_s)
-                    sum_p += at_p if signed else abs_p
-                    sum_q += at_q if signed else abs_q
-                    sum_r += at_r if signed else abs_r
-                    sum_s += at_s if signed else abs_s
-                by_place[t, p], by_place[t, q], by_place[t, r], by_place[t, s] = sum_p, sum_q, sum_r, sum_s
-                if p % 256 == 252 or p + 4 >= places:  # before float32 has to add the small to the large
+                if t == 0:
                     for c in range(channels):
-                        grand_total[t] += total[t, c]
-                        total[t, c] = 0
+                        at_p, at_q, at_r, at_s = g[n, p, c], g[n, q, c], g[n, r, c], g[n, s, c]
+                        abs_p, abs_q, abs_r, abs_s = abs(at_p), abs(at_q), abs(at_r), abs(at_s)
+                        least, largest = low[c], high[c]
+                        least = abs_p if abs_p < least else least
+                        least = abs_q if abs_q < least else least
+                        least = abs_r if abs_r < least else least
+                        least = abs_s if abs_s < least else least
+                        largest = abs_p if abs_p > largest else largest
+                        largest = abs_q if abs_q > largest else largest
+                        largest = abs_r if abs_r > largest else largest
+                        largest = abs_s if abs_s > largest else largest
+                        low[c], high[c] = least, largest
+                        total[c] += at_p + is_q * at_q + (is_r * at_r + is_s * at_s)
+                        scale = scales[t, c] if signed else abs(scales[t, c])
+                        sum_p += scale * (at_p if signed else abs_p)
+                        sum_q += scale * (at_q if signed else abs_q)
+                        sum_r += scale * (at_r if signed else abs_r)
+                        sum_s += scale * (at_s if signed else abs_s)
+                else:
+                    for c in range(channels):
+                        at_p, at_q, at_r, at_s = g[n, p, c], g[n, q, c], g[n, r, c], g[n, s, c]
+                        scale = scales[t, c] if signed else abs(scales[t, c])
+                        sum_p += scale * (at_p if signed else abs(at_p))
+                        sum_q += scale * (at_q if signed else abs(at_q))
+                        sum_r += scale * (at_r if signed else abs(at_r))
+                        sum_s += scale * (at_s if signed else abs(at_s))
+                by_place[t, p], by_place[t, q], by_place[t, r], by_place[t, s] = sum_p, sum_q, sum_r, sum_s
+            if p % 256 == 252 or p + 4 >= places:  # before float32 has to add the small to the large
+                for c in range(channels):
+                    grand_total[c] += total[c]
+                    total[c] = 0
         for p in range(places):
             sums[n, p] = 0
         for t in range(count):
-            least, largest, totals[n, t] = np.float32(np.inf), zero, grand_total[t]
+            least, largest, term = np.float32(np.inf), zero, np.float64(0)
             for c in range(channels):
-                least, largest = min(least, low[t, c]), max(largest, high[t, c])
+                magnitude = abs(scales[t, c])
+                least, largest = min(least, low[c] * magnitude), max(largest, high[c] * magnitude)
+                term += grand_total[c] * scales[t, c]
+            totals[n, t] = term
             for p in range(places):
                 psi = (by_place[t, p] - channels * least) / (largest - least + epsilon)
                 sums[n, p] += by_place[t, p] if signed else psi
