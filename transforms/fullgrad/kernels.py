@@ -18,7 +18,6 @@ import numba
 import numpy as np
 
 from transforms.fullgrad.located import Located
-from transforms.memory import usable_cores
 
 # Sums in any order are what vector instructions need. Infinities and NaN keep their meaning, and g·m − h·k is rounded
 # product by product, so that it is zero where the products are equal: ψ would make a map of what a fused one leaves.
@@ -57,7 +56,7 @@ def condense(located: Sequence[Located], *, signed: bool, epsilon: float) -> lis
 
 @functools.cache
 def _threads() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(usable_cores(), thread_name_prefix="kernels")
+    return concurrent.futures.ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="kernels")
 
 
 def _empty(located: Located) -> Condensed:
