@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import apache_beam as beam
@@ -250,22 +250,17 @@ class _Clock:
         self._seconds.setdefault(stage, seconds)
 
     @contextlib.contextmanager
-    def processor(self, stage: str) -> Iterator[None]:
-        """Adds what the block takes of its thread's processor time: others' turns on a shared core do not count."""
-        started = time.thread_time()
-        try:
-            yield
-        finally:
-            self.add(stage, time.thread_time() - started)
-
-    @contextlib.contextmanager
-    def wall(self, stage: str) -> Iterator[None]:
+    def wall(self, stage: str, now: Callable[[], float] = time.perf_counter) -> Iterator[None]:
         """Adds the time that passes in the block."""
-        started = time.perf_counter()
+        started = now()
         try:
             yield
         finally:
-            self.add(stage, time.perf_counter() - started)
+            self.add(stage, now() - started)
+
+    def processor(self, stage: str) -> contextlib.AbstractContextManager[None]:
+        """Adds what the block takes of its thread's processor time: others' turns on a shared core do not count."""
+        return self.wall(stage, time.thread_time)
 
     def seconds(self, elapsed: float) -> dict[str, float]:
         """What was added so far, and under `idle` the rest of so many seconds, in which nothing was computed."""

@@ -436,7 +436,7 @@ def list_files(pattern: str) -> list[str]:
 def read_bytes(path: str) -> bytes | None:
     """A file's content, None where there is no such file."""
     try:
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
+        with _open(path) as source:
             return source.read()
     except (FileNotFoundError, BeamIOError, OSError):
         if FileSystems.exists(path):
@@ -450,7 +450,7 @@ def _open(path: str) -> IO[bytes]:
 
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file as a table."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
+    with _open(path) as source:
         return pq.read_table(source, columns=list(columns) if columns else None)
 
 
@@ -485,9 +485,7 @@ def read_maps(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[
         extra = ["map_dtype", "map_scale", "map_offset", "map_height", "map_width"]
         stored = [*wanted, *(name for name in extra if name not in wanted)]
     for receipt in receipts:
-        with FileSystems.open(
-            output.part("maps", receipt.unit), compression_type=CompressionTypes.UNCOMPRESSED
-        ) as source:
+        with _open(output.part("maps", receipt.unit)) as source:
             for batch in pq.ParquetFile(source).iter_batches(batch_size=64, columns=stored):
                 for row in batch.to_pylist():
                     if "map" in row:

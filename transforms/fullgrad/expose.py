@@ -91,6 +91,8 @@ def expose(model: keras.Model, output: int | str | None = None) -> Exposed:
         inside it, layers called several times, and subclassed models written with keras.ops are opened up.
       output: which output, by index or name, where the model has several.
 
+    The weights are those that the model has when it is first explained; after a change, expose it again.
+
     Raises:
       CannotExpose: in one sentence, with the layer's name and the reason.
     """

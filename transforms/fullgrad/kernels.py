@@ -42,14 +42,13 @@ def condense(located: Sequence[Located], *, signed: bool, epsilon: float) -> lis
     """Condenses contributions whose tensors are NumPy arrays, float32 [N, h, w, C] in C order."""
     made = [_empty(each) for each in located]
     count = len(made[0].map) if made else 0
-    threads = _threads()
-    bounds = np.linspace(0, count, min(threads._max_workers, max(count, 1)) + 1).astype(int)
+    bounds = np.linspace(0, count, min(numba.config.NUMBA_NUM_THREADS, max(count, 1)) + 1).astype(int)
 
     def run(first: int, last: int) -> None:
         for each, into in zip(located, made, strict=True):
             _condense(each, into, slice(first, last), signed, epsilon)
 
-    for future in [threads.submit(run, first, last) for first, last in itertools.pairwise(bounds)]:
+    for future in [_threads().submit(run, first, last) for first, last in itertools.pairwise(bounds)]:
         future.result()
     return made
 

@@ -189,6 +189,8 @@ def rule_for(step: Step) -> Rule:
         return Rule("constant offset", _shift)
     if isinstance(operation, layers.Activation):
         return _activation_rule(operation.activation)
+    if _is_relu6(operation):
+        return Rule(f"implicit bias of {step.kind}", _relu6_step)
     if (function := _ELEMENTWISE.get(_kind(operation))) is not None and function(operation):
         return Rule(f"implicit bias of {step.kind}", _elementwise)
     if _is_linear(step):
@@ -335,9 +337,11 @@ def _relu6(run: Run, step: Step, z: Tensor, what: str = "") -> Tensor:
 
 
 def _elementwise(run: Run, step: Step, values: Values) -> Tensor:
-    if _is_relu6(step.operation):
-        return _relu6(run, step, values[step.inputs[0]])
     return _euler(run, step, values, per_channel=True)
+
+
+def _relu6_step(run: Run, step: Step, values: Values) -> Tensor:
+    return _relu6(run, step, values[step.inputs[0]])
 
 
 # ---- the probabilities at the end: undone, since what is explained is the logit before them
