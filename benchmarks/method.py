@@ -1,6 +1,7 @@
 """How fast FullGrad is: beside this project's own forward pass and input gradient, and beside PyTorch.
 
     python -m benchmarks.method [--models ResNet50 …] [--rounds 7] [--batch 8] [--csv FILE] [--no-peers]
+                                [--side-by-side]
 
 Going back to the input takes the arithmetic of another forward pass, so half the forward rate is the limit of whatever
 needs a gradient. With the extra `peers` (`pip install '.[peers]'`) the same networks with the same weights run in
@@ -11,6 +12,9 @@ Everything runs in one process, in turn, round by round, and ratios are taken wi
 there as in a process without PyTorch, and the other way round: neither's threads wait busily for longer than
 milliseconds.) Shown are medians over the rounds, and in brackets the least and the largest. Weights are drawn as in the
 tests; nothing is downloaded.
+
+All cores compute one batch; with --side-by-side each computes one of its own, as in runs of the pipeline, and PyTorch's
+likewise.
 
 Run it on an idle machine. PyTorch's threads each do a fixed share of the work and then wait for one another, where
 TensorFlow's take whatever is left to do, so that other processes slow PyTorch down out of all proportion. What share of
@@ -27,6 +31,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import keras
@@ -183,9 +188,19 @@ class Measured:
 
 
 def measure(
-    name: str, *, size: int, batch: int, rounds: int, seconds: float, with_peers: bool, with_authors: bool
+    name: str,
+    *,
+    size: int,
+    batch: int,
+    rounds: int,
+    seconds: float,
+    with_peers: bool,
+    with_authors: bool,
+    at_once: int = 1,
 ) -> list[Measured]:
     """Measures all variants of one model in turn, in every round each for at least so many seconds.
+
+    `at_once` is how many batches are computed side by side.
 
     Raises:
       peers.PeerError: as `peer_variants`.
@@ -203,7 +218,7 @@ def measure(
     for each in range(rounds):
         # There and back, so that none always follows the same other one.
         for variant in variants if each % 2 == 0 else reversed(variants):
-            rates[variant.name].append(_rate(variant, seconds))
+            rates[variant.name].append(_rate(variant, seconds, at_once))
     of_all = (time.perf_counter() - started) * (os.cpu_count() or 1)
     others = max(0.0, _seconds_of_others() - of_others) / of_all
     return [
@@ -223,13 +238,19 @@ def measure(
     ]
 
 
-def _rate(variant: Variant, seconds: float) -> float:
-    """Images/s of as many calls as take at least so many seconds."""
-    calls, elapsed, started = 0, 0.0, time.perf_counter()
-    while not calls or elapsed < seconds:
-        variant.call()
-        calls, elapsed = calls + 1, time.perf_counter() - started
-    return calls * variant.images / elapsed
+def _rate(variant: Variant, seconds: float, at_once: int) -> float:
+    """Images/s of as many calls as take at least so many seconds, in so many threads."""
+    started = time.perf_counter()
+
+    def rate(_: int) -> float:
+        calls, elapsed = 0, 0.0
+        while not calls or elapsed < seconds:
+            variant.call()
+            calls, elapsed = calls + 1, time.perf_counter() - started
+        return calls * variant.images / elapsed
+
+    with ThreadPoolExecutor(at_once) as pool:
+        return sum(pool.map(rate, range(at_once)))
 
 
 def _seconds_of_others() -> float:
@@ -257,6 +278,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, metavar="N", help="images a call (8, and 128 for ResNet-20)")
     parser.add_argument("--csv", metavar="FILE", help="write all figures there too")
     parser.add_argument("--no-peers", action="store_true", help="leave PyTorch out")
+    parser.add_argument("--side-by-side", action="store_true", help="a batch on each core, not one on all")
     parser.add_argument(
         "--authors",
         nargs="*",
@@ -268,12 +290,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in arguments.models:
         if name != "ResNet-20" and not callable(getattr(keras.applications, name, None)):
             parser.error(f"--models: {name} is neither ResNet-20 nor in keras.applications")
+    if arguments.side_by_side and not autodiff.one_thread_a_call():
+        parser.error(
+            "--side-by-side: TensorFlow's threads are set otherwise (TF_NUM_INTRAOP_THREADS), or there is a GPU"
+        )
     console = Console(width=max(Console().width, 100))  # a line a variant, in log files too
     missing = _without_peers(arguments.no_peers)
     if missing:
         console.print(missing)
     else:
-        peers.use_threads(usable_cores())  # as many as TensorFlow takes
+        peers.use_threads(1 if arguments.side_by_side else usable_cores())  # as many as TensorFlow takes
     measured: list[Measured] = []
     for name in arguments.models:
         try:
@@ -285,6 +311,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 seconds=arguments.seconds,
                 with_peers=not missing,
                 with_authors=name in arguments.authors,
+                at_once=usable_cores() if arguments.side_by_side else 1,
             )
         except peers.PeerError as error:
             sys.exit(f"{name}: {error} (--no-peers leaves PyTorch out)")

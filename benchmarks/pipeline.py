@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rich.console import Console
@@ -177,6 +178,7 @@ def _alone(path: str, batch_size: int, count: int) -> None:
     from transforms.sources import source_for
 
     plan = prepare(load_config(path))
+    at_once = plan.model.batches_at_once
     model, settings = plan.model, plan.settings
     images = np.empty((count, *model.input_size, model.channels), np.float32)
     at = 0
@@ -195,8 +197,8 @@ def _alone(path: str, batch_size: int, count: int) -> None:
     started = time.perf_counter()
     explain(0)
     compiled = time.perf_counter()
-    for first in range(0, count, batch_size):
-        explain(first)
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(explain, range(0, count, batch_size)))
     print(json.dumps([count / (time.perf_counter() - compiled), compiled - started]))
 
 

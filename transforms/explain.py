@@ -12,9 +12,10 @@ import os
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import apache_beam as beam
 import numpy as np
@@ -41,6 +42,9 @@ from transforms.statistics import (
 )
 from transforms.targets import Targets
 from transforms.unit import Receipt, Unit
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +117,11 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Decoded:
-    """A record ready for the model: pixels float32 [H, W, C], or why there are none."""
+    """A record ready for the model, or why it is not.
+
+    Attributes:
+      pixels: [H, W, C], uint8 as decoded, then float32 as the model takes them; None where there are none.
+    """
 
     record: Record
     label: int | None
@@ -178,8 +186,8 @@ class ExplainUnits(beam.DoFn):
 def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     """Computes and commits one unit: maps, errors and partial statistics, then the receipt.
 
-    Three things go on at once: images are read and decoded ahead, a batch is explained, and the batch before it becomes
-    figures, statistics and rows.
+    Three things go on at once: images are read and decoded ahead, batches are explained, and those before them become
+    figures, statistics and rows, in order.
     """
     started = time.time()
     model = load_once(settings.model)
@@ -192,15 +200,17 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
             _Heartbeat(output, unit) as heartbeat,
             contextlib.closing(_decoded(unit, settings, model, failures, clock)) as decoded,
             ThreadPoolExecutor(1, thread_name_prefix="ahead") as ahead,
+            ThreadPoolExecutor(model.batches_at_once, thread_name_prefix="explain") as explaining,
             ThreadPoolExecutor(1, thread_name_prefix="behind") as behind,
         ):
             explainer = _Explainer(settings, model, clock)
+            batches = _batches(decoded, explainer.batch_size, ahead)
+            explained = _in_order(
+                explaining, lambda batch: _explain(batch, settings, explainer, failures), batches, model.batches_at_once
+            )
             images = 0
-            following = ahead.submit(_Batch.of, decoded, explainer.batch_size)
             written: Future[None] | None = None
-            while (batch := following.result()) is not None:
-                following = ahead.submit(_Batch.of, decoded, explainer.batch_size)
-                kept, explanation = _explain(batch, settings, explainer, failures)
+            for kept, explanation in explained:
                 clock.first("first_batch", time.time() - started)
                 images += len(kept)
                 heartbeat.beat(images, len(failures))
@@ -234,6 +244,25 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     return receipt
 
 
+def _batches(images: Iterator[Decoded], size: int, ahead: ThreadPoolExecutor) -> Iterator[_Batch]:
+    """Batches of so many images, each assembled by a thread while the one before it is used."""
+    following = ahead.submit(_Batch.of, images, size)
+    while (batch := following.result()) is not None:
+        following = ahead.submit(_Batch.of, images, size)
+        yield batch
+
+
+def _in_order(pool: ThreadPoolExecutor, function: Callable[[T], U], items: Iterator[T], further: int) -> Iterator[U]:
+    """Yields function(item) for each item, in order; while one is waited for, so many further ones are under way."""
+    under_way: deque[Future[U]] = deque()
+    for item in items:
+        under_way.append(pool.submit(function, item))
+        if len(under_way) > further:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
+
+
 class _Clock:
     """Where the time of a unit goes; for any thread."""
 
@@ -250,13 +279,13 @@ class _Clock:
         self._seconds.setdefault(stage, seconds)
 
     @contextlib.contextmanager
-    def wall(self, stage: str, now: Callable[[], float] = time.perf_counter) -> Iterator[None]:
-        """Adds the time that passes in the block."""
+    def wall(self, stage: str, now: Callable[[], float] = time.perf_counter, at_once: int = 1) -> Iterator[None]:
+        """Adds the time that passes in the block, shared out among as many blocks as go on at once."""
         started = now()
         try:
             yield
         finally:
-            self.add(stage, now() - started)
+            self.add(stage, (now() - started) / at_once)
 
     def processor(self, stage: str) -> contextlib.AbstractContextManager[None]:
         """Adds what the block takes of its thread's processor time: others' turns on a shared core do not count."""
@@ -279,7 +308,7 @@ def _decoded(
 
     def decode(group: list[Record]) -> list[Decoded]:
         with clock.processor("decode"):
-            return [_decode(record, settings, model) for record in group]
+            return _preprocessed([_decode(record, settings, model) for record in group], model)
 
     groups = _grouped(records, together, clock)
     try:
@@ -328,7 +357,16 @@ def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> De
         return failed("decode", "UndecodableImage", str(error))
     # Without its encoded bytes, which nobody needs any more and which would wait in memory with the pixels.
     record = dataclasses.replace(record, image=None)
-    return Decoded(record, label, model.preprocess(pixels[None])[0], None)
+    return Decoded(record, label, pixels, None)
+
+
+def _preprocessed(group: list[Decoded], model: LoadedModel) -> list[Decoded]:
+    """The same with pixels as the model takes them, all of the group in one go."""
+    pixels = [decoded.pixels for decoded in group if decoded.pixels is not None]
+    if not pixels:
+        return group
+    ready = iter(model.preprocess(np.stack(pixels)))
+    return [each if each.pixels is None else dataclasses.replace(each, pixels=next(ready)) for each in group]
 
 
 class _Explainer:
@@ -348,7 +386,7 @@ class _Explainer:
             size = self._model.batch_limit or self.batch_size
             part = slice(start, start + size)
             try:
-                with self._model.compute, self._clock.wall("compute"):
+                with self._model.compute, self._clock.wall("compute", at_once=self._model.batches_at_once):
                     batch = explain_batch(self._model.exposed, images[part], targets[part], self._options, size)
                 explained.append(batch)
             except out_of_memory():
@@ -371,7 +409,8 @@ def batch_size_of(settings: ExplainSettings, model: LoadedModel) -> int:
             activation_bytes(model),
             accelerator_memory() if accelerator else memory_at_hand(),
             accelerator=accelerator,
-            cores=usable_cores(),
+            cores=1 if model.batches_at_once > 1 else usable_cores(),
+            batches_at_once=model.batches_at_once,
             unit_images=settings.unit_images,
         )
     return model.batch_size

@@ -24,22 +24,30 @@ _MOST_ON_ACCELERATORS = 512
 
 
 def sensible_batch(
-    image_bytes: int, memory: int, *, accelerator: bool, cores: int = 1, unit_images: int | None = None
+    image_bytes: int,
+    memory: int,
+    *,
+    accelerator: bool,
+    cores: int = 1,
+    batches_at_once: int = 1,
+    unit_images: int | None = None,
 ) -> int:
-    """How many images to compute at once.
+    """How many images to compute in a batch.
 
     The largest power of two that the memory allows and that is of use: on accelerators at most 512; on CPUs as many as
     have 512 MiB of activations, at least 8 and as many as there are cores, which share the images out, and at most 128.
-    Then as few as give the same number of batches a unit, so that little of the last one is padding.
+    Then as few as give the same number of batches a unit, or as many more as keep all that go on at once busy to the
+    end, so that little of the last one is padding.
 
     Args:
       image_bytes: of all activations of one image.
       memory: bytes at hand.
       accelerator: whether one computes; `memory` is then its own.
-      cores: how many compute.
+      cores: how many compute a batch.
+      batches_at_once: how many batches are computed at once, and share the memory.
       unit_images: how many images a unit has; None where that is not known.
     """
-    fits = int(memory * _PART) // (_HELD * max(1, image_bytes))
+    fits = int(memory * _PART) // (_HELD * max(1, image_bytes) * batches_at_once)
     if accelerator:
         useful = _MOST_ON_ACCELERATORS
     else:
@@ -48,7 +56,8 @@ def sensible_batch(
     size = 1 << (max(1, min(fits, useful)).bit_length() - 1)
     if unit_images is None or unit_images < 1:
         return size
-    even = math.ceil(unit_images / math.ceil(unit_images / size))
+    rounds = math.ceil(unit_images / size / batches_at_once)
+    even = math.ceil(unit_images / (rounds * batches_at_once))
     # Accelerators' matrix units take numbers in eights.
     return min(size, -8 * (-even // 8)) if accelerator else even
 

@@ -18,6 +18,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.decode import Resize
+from transforms.memory import usable_cores
 from transforms.preprocess import Affine, Preprocessing, application_family, preprocessing
 
 
@@ -60,12 +61,14 @@ class LoadedModel:
       resize: complete, with the shape that the model takes.
       channels: 1 or 3.
       class_names: K names, or None.
-      compute: held while a batch is computed: one batch on the accelerator at a time.
+      batches_at_once: how many batches are computed at once: one, which all cores share or an accelerator computes; or
+        as many as there are cores, each by one.
+      compute: held while a batch is computed.
       batch_size: images a pass, once that was found for this model; None before, and where it is configured.
       batch_limit: the largest batch that fits the memory, once a larger one did not; None before.
     """
 
-    def __init__(self, spec: ModelSpec):
+    def __init__(self, spec: ModelSpec, batches_at_once: int = 1):
         from transforms.fullgrad import CannotExpose, expose
 
         try:
@@ -102,7 +105,8 @@ class LoadedModel:
             self.preprocess(np.zeros((1, *self.input_size, channels), np.uint8))
         except ValueError as error:  # not known, or for images of other channels
             raise UnusableModel(f"model.preprocess.{error}") from error
-        self.compute = threading.Lock()
+        self.batches_at_once = batches_at_once
+        self.compute = threading.BoundedSemaphore(batches_at_once)
         self.batch_size: int | None = None
         self.batch_limit: int | None = None
 
@@ -149,11 +153,18 @@ def load_once(spec: ModelSpec) -> LoadedModel:
     global _loads
     with _loading:
         if spec not in _loaded:
-            model = LoadedModel(spec)
+            model = LoadedModel(spec, _batches_at_once())
             _loaded.clear()  # a worker that goes on to another job must not keep the last one's model
             _loaded[spec] = model
             _loads += 1
         return _loaded[spec]
+
+
+def _batches_at_once() -> int:
+    """As many as there are cores, if each call can have a core of its own."""
+    from transforms.fullgrad import autodiff
+
+    return usable_cores() if autodiff.one_thread_a_call() else 1
 
 
 def models_loaded() -> int:

@@ -49,12 +49,14 @@ class Affine:
             if values is not None and len(values) != channels:
                 raise ValueError(f"scale.{name} is for images of {len(values)} channels, but these have {channels}")
         scaled = pixels.astype(np.float32)
+        # Row by row of pixels, with the channels' numbers repeated: NumPy is ten times slower over three at a time.
+        rows, width = scaled.reshape(-1, pixels.shape[-2] * channels), pixels.shape[-2]
         if self.divide is not None:
-            scaled /= np.float32(self.divide)
+            rows /= np.float32(self.divide)
         if self.mean is not None:
-            scaled -= np.asarray(self.mean, np.float32)
+            rows -= np.tile(np.asarray(self.mean, np.float32), width)
         if self.std is not None:
-            scaled /= np.asarray(self.std, np.float32)
+            rows /= np.tile(np.asarray(self.std, np.float32), width)
         return scaled
 
 

@@ -69,9 +69,10 @@ class Receipt:
       rows: rows in the maps part, one per explained image and target.
       failures: error rows by kind, for example {"UndecodableImage": 2}.
       started, ended: seconds since the epoch.
-      seconds: where they went. `compute`: explaining, and `idle`: the rest. The others go on at the same time, and are
-        counted in seconds of a processor: `read`, `decode`, `statistics` and `write`. `first_batch`: from the start
-        until the first batch was explained; of a process's first unit, with tracing and compiling.
+      seconds: where they went. `compute`: explaining, by all the batches that may go on at once, and `idle`: the rest.
+        The others go on at the same time, and are counted in seconds of a processor: `read`, `decode`, `statistics` and
+        `write`. `first_batch`: from the start until the first batch was explained; of a process's first unit, with
+        tracing and compiling.
       batch_size: images a pass, at the end.
       worker: host and process that computed it.
       models_loaded: how often that process had loaded a model when it committed; 1 where loading works as meant.

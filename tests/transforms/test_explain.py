@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -208,11 +209,59 @@ def test_a_configured_batch_size_is_taken_as_it_is(tmp_path: pathlib.Path) -> No
     assert batch_size_of(plan.settings, plan.model) == 37
 
 
+# ---- several batches at once
+
+
+def test_batches_computed_at_once_give_what_one_after_the_other_does(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = plan_of(tmp_path / "one", 44, explain={"batch_size": 8})
+    run(one)
+    several = plan_of(tmp_path / "several", 44, explain={"batch_size": 8})
+    together = threading.Barrier(3, timeout=60)
+    calls = itertools.count()
+
+    def at_once(*arguments: Any) -> Any:
+        if next(calls) < 3:
+            together.wait()  # which fails unless three threads come here
+        return explain_batch(*arguments)
+
+    monkeypatch.setattr(explain, "explain_batch", at_once)
+    monkeypatch.setattr(several.model, "batches_at_once", 3)
+    monkeypatch.setattr(several.model, "compute", threading.BoundedSemaphore(3))
+    receipt = run(several)
+    assert (receipt.images, next(calls)) == (44, 6)
+    assert receipt.seconds["compute"] <= receipt.ended - receipt.started
+    expected, found = (list(read_maps(plan.settings.output.path)) for plan in (one, several))
+    assert [row["image_id"] for row in found] == [row["image_id"] for row in expected]
+    for row, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(row["map"], other["map"])
+
+
+def test_what_one_of_several_batches_raises_ends_the_unit(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tmp_path, 44, explain={"batch_size": 8})
+    calls = itertools.count()
+
+    def breaks(*arguments: Any) -> Any:
+        if next(calls) == 2:
+            raise RuntimeError("the third batch")
+        return explain_batch(*arguments)
+
+    monkeypatch.setattr(explain, "explain_batch", breaks)
+    monkeypatch.setattr(plan.model, "batches_at_once", 2)
+    monkeypatch.setattr(plan.model, "compute", threading.BoundedSemaphore(2))
+    with pytest.raises(RuntimeError, match="the third batch"):
+        run(plan)
+    assert files(plan) == []
+
+
 # ---- heartbeats
 
 
 def test_heartbeats_appear_and_vanish(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_of(tmp_path, 20)
+    plan = plan_of(tmp_path, 40)
     path = pathlib.Path(plan.settings.output.heartbeat(plan.units[0]))
     seen: list[dict[str, Any]] = []
 
@@ -225,8 +274,10 @@ def test_heartbeats_appear_and_vanish(tmp_path: pathlib.Path, monkeypatch: pytes
     monkeypatch.setattr(explain, "explain_batch", watched)
     before = time.time()
     run(plan)
-    assert [beat["images"] for beat in seen] == [8, 16]
-    assert [beat["failed"] for beat in seen] == [0, 0]
+    images = [beat["images"] for beat in seen]
+    assert images == sorted(images)
+    assert images[-1] >= 24  # of 40 in batches of 8, the last of which is computed while the one before it is awaited
+    assert {beat["failed"] for beat in seen} == {0}
     assert all(before <= beat["started"] <= beat["time"] <= time.time() for beat in seen)
     assert not path.exists()
 

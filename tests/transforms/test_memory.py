@@ -36,6 +36,13 @@ def test_many_cores_have_an_image_each() -> None:
     assert sensible_batch(148 * MIB, 16 * GIB, accelerator=False, cores=64) == 8
 
 
+def test_batches_that_are_computed_at_once_share_the_memory_and_end_together() -> None:
+    assert sensible_batch(148 * MIB, 512 * GIB, accelerator=False, batches_at_once=64) == 4
+    assert sensible_batch(4 * MIB, 7 * GIB, accelerator=False, batches_at_once=2, unit_images=1250) == 63
+    assert sensible_batch(4 * MIB, 64 * GIB, accelerator=False, batches_at_once=2, unit_images=129) == 65
+    assert sensible_batch(4 * MIB, 64 * GIB, accelerator=False, batches_at_once=4, unit_images=3) == 1
+
+
 @pytest.mark.parametrize(
     ("image_bytes", "memory", "size"),
     [(148 * MIB, 139 * GIB, 64), (148 * MIB, 16 * GIB, 8), (1, 139 * GIB, 512), (148 * MIB, 0, 1)],

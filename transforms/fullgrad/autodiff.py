@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -167,6 +168,35 @@ def grow_memory() -> None:
             tf.config.experimental.set_memory_growth(device, True)
         except RuntimeError:  # the device is in use already, by a program of which this is a part: its choice stands
             return
+
+
+def one_thread_a_call() -> bool:
+    """Has each call computed by one thread, so that as many calls as there are cores can go on side by side.
+
+    They compute more images a second than one call that all cores share, which have to wait for one another after each
+    operation. It is a setting of the whole process, and stays as it is where a program chose it (or the environment,
+    by TF_NUM_INTRAOP_THREADS), where TensorFlow is in use already, and with an accelerator.
+
+    Returns:
+      Whether it is so.
+    """
+    if (chosen := _chosen_threads()) or has_accelerator():
+        return chosen == 1
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    except RuntimeError:  # in use already
+        return False
+    return True
+
+
+def threads_a_call() -> int | None:
+    """How many threads compute a call; None where all cores may."""
+    return _chosen_threads() or None
+
+
+def _chosen_threads() -> int:
+    """How many threads a call was given, by this process or its environment; 0 where none were."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
 
 
 def has_accelerator() -> bool:

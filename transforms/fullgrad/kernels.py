@@ -38,16 +38,25 @@ class Condensed:
     totals: np.ndarray
 
 
-def condense(located: Sequence[Located], *, signed: bool, epsilon: float) -> list[Condensed]:
-    """Condenses contributions whose tensors are NumPy arrays, float32 [N, h, w, C] in C order."""
+def condense(
+    located: Sequence[Located], *, signed: bool, epsilon: float, threads: int | None = None
+) -> list[Condensed]:
+    """Condenses contributions whose tensors are NumPy arrays, float32 [N, h, w, C] in C order.
+
+    `threads` is how many share the images out; None for as many as there are cores. One is the caller's own.
+    """
     made = [_empty(each) for each in located]
     count = len(made[0].map) if made else 0
-    bounds = np.linspace(0, count, min(numba.config.NUMBA_NUM_THREADS, max(count, 1)) + 1).astype(int)
+    most = numba.config.NUMBA_NUM_THREADS if threads is None else min(threads, numba.config.NUMBA_NUM_THREADS)
+    bounds = np.linspace(0, count, min(most, max(count, 1)) + 1).astype(int)
 
     def run(first: int, last: int) -> None:
         for each, into in zip(located, made, strict=True):
             _condense(each, into, slice(first, last), signed, epsilon)
 
+    if len(bounds) == 2:
+        run(0, count)
+        return made
     for future in [_threads().submit(run, first, last) for first, last in itertools.pairwise(bounds)]:
         future.result()
     return made

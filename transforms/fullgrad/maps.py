@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class MapRule:
     condense: Callable[[Located], Tensor]
     resize: Callable[[int, int], np.ndarray]
     reduce: Callable[[int, int], np.ndarray]
-    kernel: Callable[[Sequence[Located]], list[kernels.Condensed]] | None = None
+    kernel: Callable[..., list[kernels.Condensed]] | None = None
 
 
 def _reference(located: Located) -> Tensor:

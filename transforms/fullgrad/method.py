@@ -150,9 +150,10 @@ def explain_batch(
         fill = images[-1:] if count else np.zeros((1, *_sizes(exposed, images)), np.float32)
         images = np.concatenate([images, np.repeat(fill, batch_size - count, axis=0)])
         targets = np.concatenate([targets, np.full(batch_size - count, -1, np.int32)])
-    if options not in exposed.compiled:
-        exposed.compiled[options] = _compile(exposed, options)
-    outputs, layers = exposed.compiled[options](images, targets)
+    if (compiled := exposed.compiled.get(options)) is None:
+        # Of several threads that come here first, all take what one of them made, and wait while it is traced.
+        compiled = exposed.compiled.setdefault(options, _compile(exposed, options))
+    outputs, layers = compiled(images, targets)
     arrays = {name: np.asarray(ops.convert_to_numpy(value))[:count] for name, value in outputs.items()}
     return Explanation(**arrays, layers=layers)
 
@@ -187,7 +188,7 @@ def _compile(exposed: Exposed, options: Options) -> Compiled:
 
 
 def _compile_with_kernels(
-    exposed: Exposed, options: Options, condense: Callable[[list[Located]], list[kernels.Condensed]]
+    exposed: Exposed, options: Options, condense: Callable[..., list[kernels.Condensed]]
 ) -> Compiled:
     """The same in three steps: passes through the model, kernels on what these leave, and what is then little."""
     structure: list[_Decomposition] = []  # of the function as traced: what is no tensor in it
@@ -210,7 +211,7 @@ def _compile_with_kernels(
             each.of_tensors([np.asarray(array) for array in arrays])
             for each, arrays in zip(structure[0].located, tensors, strict=True)
         ]
-        condensed = condense(located)
+        condensed = condense(located, threads=autodiff.threads_a_call())
         totals = np.concatenate([each.totals for each in condensed], axis=1)
         outputs = run_account(tensor, f, totals, unlocated, maps.by_resolution(each.map for each in condensed))
         return {**outputs, "logits": logits, "targets": chosen}, tuple(structure[0].layers)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -52,3 +56,35 @@ def test_silu_s_gradient(dtype: str, bits: int) -> None:
 def test_means_by_channel() -> None:
     x = _draw(3, 7, 5, 4)
     np.testing.assert_allclose(autodiff.channel_means(x), x.numpy().mean(axis=(1, 2)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("before", "environment", "expected"),
+    [
+        ("", {}, "True 1"),
+        ("tf.config.threading.set_intra_op_parallelism_threads(3)", {}, "False 3"),
+        ("", {"TF_NUM_INTRAOP_THREADS": "2"}, "False 2"),
+        ("", {"TF_NUM_INTRAOP_THREADS": "1"}, "True 1"),
+        ("tf.zeros(1)", {}, "False None"),
+    ],
+    ids=["nothing was chosen", "a program chose", "the environment chose", "it chose one", "in use already"],
+)
+def test_a_call_has_one_thread_unless_somebody_chose_otherwise(
+    before: str, environment: dict[str, str], expected: str
+) -> None:
+    script = f"""
+import tensorflow as tf
+from transforms.fullgrad import autodiff
+{before}
+print(autodiff.one_thread_a_call(), autodiff.threads_a_call())
+"""
+    # A process of its own: threads are a setting of the whole process.
+    inherited = {name: value for name, value in os.environ.items() if name != "TF_NUM_INTRAOP_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**inherited, "CUDA_VISIBLE_DEVICES": "-1", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == expected

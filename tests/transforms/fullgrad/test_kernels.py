@@ -36,6 +36,15 @@ def test_kernels_condense_as_operations_do(rule: str, shape: tuple[int, ...], ki
     np.testing.assert_allclose(condensed.totals, np.asarray(located.totals()), atol=1e-6 * magnitude)
 
 
+def test_threads_that_share_images_out_condense_as_one() -> None:
+    located = KINDS["difference"](lambda: np.random.default_rng(0).normal(size=(5, 6, 4, 8)).astype(np.float32), 8)
+    kernel = maps.RULES["signed"].kernel
+    assert kernel is not None
+    (one,), (several,) = kernel([located], threads=1), kernel([located])
+    np.testing.assert_array_equal(one.map, several.map)
+    np.testing.assert_array_equal(one.totals, several.totals)
+
+
 def test_a_difference_of_equal_products_leaves_nothing_for_psi_to_magnify() -> None:
     generator = np.random.default_rng(0)
     g, y = (generator.normal(size=(2, 6, 6, 16)).astype(np.float32) for _ in range(2))
