@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -162,8 +163,8 @@ class FullGradModelHandler(ModelHandler):
     nothing says what has been done to them. With keys, wrap this in Beam's `KeyedModelHandler`.
 
     Out comes a `PredictionResult` an image: `example` is the image as it was given, `inference` an `ImageExplanation`,
-    or where `targets` asks for several classes a tuple of them, and `model_id` the path or name of the model. An image
-    that cannot be explained is as `failures` says.
+    or where `targets` asks for several classes a tuple of them, and `model_id` the model's file, or else the
+    application's name. What becomes of an image that cannot be explained is said by `failures`.
 
     The model is loaded as `RunInference` says: once a process, or once a machine with `large_model`. All batches are
     padded to one size, so that the model is traced once; where bundles are small, as in streaming,
@@ -227,6 +228,8 @@ class FullGradModelHandler(ModelHandler):
             raise ValueError(
                 "either path, a model file, or application, the name of a Keras application, must be given"
             )
+        if not isinstance(path, str | os.PathLike | None):
+            raise ValueError(f"path is of type {type(path).__name__}; it must be that of a file the model is saved in")
         if weights is not None and application is None:
             raise ValueError("weights is taken only with application, as a model file has its own")
         if not isinstance(resize, Resize):
@@ -303,7 +306,7 @@ class FullGradModelHandler(ModelHandler):
             i, first = failed[0]
             which = f"{len(failed)} of {len(batch)} images in a batch cannot be explained"
             raise CannotExplain(f"{which}, the first of them, at index {i}, for this reason: {first.message}")
-        name = self._spec.path or self._spec.weights or self._spec.application
+        name = self._model_id()
         single = self._settings.targets.per_image == 1
         return [
             PredictionResult(image, outcome[0] if single and isinstance(outcome, tuple) else outcome, name)
@@ -319,14 +322,18 @@ class FullGradModelHandler(ModelHandler):
         else:
             self._spec = dataclasses.replace(self._spec, weights=model_path)
 
+    def _model_id(self) -> str | None:
+        own_weights = None if self._spec.weights == "imagenet" else self._spec.weights
+        return self._spec.path or own_weights or self._spec.application
+
     def validate_inference_args(self, inference_args: Mapping[str, Any] | None) -> None:
         """Refuses arguments to the model: it takes images alone."""
         if inference_args:
             raise ValueError(f"inference_args has {', '.join(inference_args)}, but FullGradModelHandler takes none")
 
     def get_num_bytes(self, batch: Sequence[Image]) -> int:
-        """The images' bytes, as they were given."""
-        return sum(image.nbytes if isinstance(image, np.ndarray) else len(image) for image in batch)
+        """The bytes of what was given, be it images or not."""
+        return sum(image.nbytes if isinstance(image, np.ndarray) else sys.getsizeof(image) for image in batch)
 
     def get_metrics_namespace(self) -> str:
         """Where `RunInference` counts."""

@@ -292,7 +292,7 @@ def test_returned_failures_cost_no_other_image(model: pathlib.Path, tmp_path: pa
 def test_every_image_is_explained_or_among_the_failures_with_its_key(
     model: pathlib.Path, handler: FullGradModelHandler, tmp_path: pathlib.Path, options: Sequence[str]
 ) -> None:
-    images = [*PNGS.items(), (7, NO_IMAGE), (None, b""), (("a", 1), "a name")]
+    images = [*PNGS.items(), (7, NO_IMAGE), (None, b""), (("a", 1), "a name"), ("b", None)]
     ran = run(images, lambda images: images | ExplainImages(handler), tmp_path, options)
     explanations, failures = dict(ran.elements), dict(ran.failures)
     assert len(ran.elements) == len(PNGS)
@@ -301,6 +301,7 @@ def test_every_image_is_explained_or_among_the_failures_with_its_key(
         7: (NO_IMAGE, "decode", "UndecodableImage"),
         None: (b"", "decode", "UndecodableImage"),
         ("a", 1): ("a name", "decode", "UndecodableImage"),
+        "b": (None, "decode", "UndecodableImage"),
     }
     assert "of type str" in failures["a", 1].message
 
@@ -354,6 +355,7 @@ def test_images_of_other_windows_do_not_mix(handler: FullGradModelHandler, tmp_p
     [
         ({}, "either path, a model file, or application, the name of a Keras application, must be given"),
         ({"path": "a.keras", "application": "Xception"}, "must be given"),
+        ({"path": keras.Sequential()}, "path is of type Sequential; it must be that of a file the model is saved in"),
         ({"path": "a.keras", "weights": "imagenet"}, "weights is taken only with application"),
         ({"application": "Xceptoin"}, "did you mean 'xception'"),
         ({"application": "resnet"}, "is a family; choose one of ResNet101, ResNet152, ResNet50"),
