@@ -29,8 +29,7 @@ from pipeline.plan import plan_units
 from pipeline.summary import Summary
 from transforms.decode import Resize
 from transforms.explain import ExplainSettings
-from transforms.fullgrad import CannotExpose, check_method
-from transforms.model import LoadedModel, ModelSpec, UnusableModel, fingerprint_of, load_once, read_class_names
+from transforms.model import LoadedModel, ModelSpec, fingerprint_of, load_once, read_class_names
 from transforms.parts import SCHEMA_VERSION, Output
 from transforms.preprocess import Affine
 from transforms.sources import Fields, find_shards, source_for
@@ -88,8 +87,7 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         spec = _model_spec(config)
         model = load_once(spec)
         startup["model"] = time.time()
-        _check_targets(config, model)
-        _check_method(config, model)
+        model.check(config.explain.targets, config.explain.method)
         fields = Fields(config.input.fields.image, config.input.fields.id, config.input.fields.label)
         labelled = fields.label != ""
         shards = find_shards(
@@ -225,23 +223,6 @@ def _scale(config: Config) -> str | Affine:
     if isinstance(scale, str):
         return scale
     return Affine(scale.divide, scale.mean, scale.std)
-
-
-def _check_targets(config: Config, model: LoadedModel) -> None:
-    targets, classes = config.explain.targets, model.exposed.classes
-    if targets.ranks > classes:
-        raise UnusableModel(f"explain.targets is top-{targets.ranks}, but the model has {classes} classes")
-    if targets.classes and max(targets.classes) >= classes:
-        raise UnusableModel(
-            f"explain.targets has class {max(targets.classes)}, but the model's classes are 0 to {classes - 1}"
-        )
-
-
-def _check_method(config: Config, model: LoadedModel) -> None:
-    try:
-        check_method(model.exposed, config.explain.method)
-    except CannotExpose as error:
-        raise UnusableModel(f"explain.method: {error}") from error
 
 
 def _identity(config: Config, spec: ModelSpec) -> dict[str, Any]:

@@ -1,1 +1,43 @@
-"""What happens to the data, from a shard's bytes to maps and their statistics."""
+"""What happens to the data, from a shard's bytes to maps and their statistics.
+
+Of use in a Beam pipeline of one's own (docs/pipelines.md) is what `__all__` names. It is imported when it is asked for,
+since `transforms.fullgrad` must do without Beam.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transforms.decode import Resize
+    from transforms.inference import (
+        CannotExplain,
+        ExplainImages,
+        FullGradModelHandler,
+        ImageExplanation,
+        ImageFailure,
+    )
+    from transforms.preprocess import Affine
+
+__all__ = [
+    "Affine",
+    "CannotExplain",
+    "ExplainImages",
+    "FullGradModelHandler",
+    "ImageExplanation",
+    "ImageFailure",
+    "Resize",
+]
+
+_MODULES = {"Affine": "preprocess", "Resize": "decode"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'inference')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -94,12 +94,44 @@ def decode_image(encoded: bytes, resize: Resize, channels: int) -> np.ndarray:
         `Image.MAX_IMAGE_PIXELS`, before or after resizing.
       ValueError: `resize` has no shape, or `channels` is neither 1 nor 3.
     """
-    if resize.shape is None:
-        raise ValueError("resize has no shape; Resize.for_input gives it the model's")
+    return _sized(_read(encoded, _mode(channels)), resize)
+
+
+def resize_image(pixels: np.ndarray, resize: Resize, channels: int) -> np.ndarray:
+    """What `decode_image` makes of an image that is decoded already.
+
+    Args:
+      pixels: uint8 [h, w, 3], [h, w, 4] with alpha, or grey as [h, w, 1] or [h, w].
+      resize, channels: as in `decode_image`.
+
+    Returns:
+      uint8 [height, width, channels], read-only.
+
+    Raises:
+      UndecodableImage: the array is no such image.
+      ValueError: as `decode_image`.
+    """
+    if pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (1,), (3,), (4,)) or pixels.ndim < 2 or not pixels.size:
+        raise UndecodableImage(
+            f"the image is an array of {pixels.dtype} {list(pixels.shape)}, where the pixels as they were decoded are "
+            "expected, uint8 [height, width, 3 or 1]"
+        )
+    grey = pixels.shape[2:] == (1,)
+    return _sized(Image.fromarray(pixels[..., 0] if grey else pixels).convert(_mode(channels)), resize)
+
+
+def _mode(channels: int) -> str:
+    """Pillow's name for images of so many channels."""
     if channels not in (1, 3):
         raise ValueError(f"images are decoded to 1 or 3 channels, not to {channels}")
-    image = _resize(_read(encoded, "L" if channels == 1 else "RGB"), resize)
-    return np.asarray(image).reshape(*resize.shape, channels)
+    return "L" if channels == 1 else "RGB"
+
+
+def _sized(image: Image.Image, resize: Resize) -> np.ndarray:
+    """The image at the size that `resize` says, uint8 [height, width, channels]."""
+    if resize.shape is None:
+        raise ValueError("resize has no shape; Resize.for_input gives it the model's")
+    return np.asarray(_resize(image, resize)).reshape(*resize.shape, len(image.getbands()))
 
 
 def _read(encoded: bytes, mode: str) -> Image.Image:

@@ -53,28 +53,18 @@ _HEARTBEAT_SECONDS = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ExplainSettings:
-    """All that a worker is told; small and picklable.
+class MethodSettings:
+    """How images are explained, wherever they come from; small and picklable.
 
     Attributes:
-      run: identifies this run in receipts.
-      output: the folder that is written.
-      model: which model.
-      fields: names of features or columns in the shards.
       targets: which classes are explained.
       method, maps, biases, contrast, samples, noise_level, seed: as in `transforms.fullgrad.explain`.
-      map_size: height and width of stored maps; None for the model's input size.
-      map_dtype: `float16`, `float32`, `uint8` or `none`.
-      grid: side of the maps that are averaged per class.
+      map_size: height and width of maps; None for the model's input size.
       batch_size: images a pass; None for what is sensible.
-      unit_images: how many images the largest unit has; None where nobody counted them.
+      unit_images: how many images there are at once, such as in the largest unit; None where nobody counted them.
       jit: whether XLA compiles; None for what is faster.
     """
 
-    run: str
-    output: Output
-    model: ModelSpec
-    fields: Fields
     targets: Targets
     method: str
     maps: str
@@ -84,8 +74,6 @@ class ExplainSettings:
     noise_level: float
     seed: int
     map_size: tuple[int, int] | None
-    map_dtype: str
-    grid: int
     batch_size: int | None
     unit_images: int | None
     jit: bool | None
@@ -102,6 +90,35 @@ class ExplainSettings:
             seed=self.seed,
             jit=prefers_jit() if self.jit is None else self.jit,
         )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ExplainSettings(MethodSettings):
+    """All that a worker is told; small and picklable.
+
+    Attributes:
+      run: identifies this run in receipts.
+      output: the folder that is written.
+      model: which model.
+      fields: names of features or columns in the shards.
+      map_dtype: of stored maps: `float16`, `float32`, `uint8` or `none`.
+      grid: side of the maps that are averaged per class.
+    """
+
+    run: str
+    output: Output
+    model: ModelSpec
+    fields: Fields
+    map_dtype: str
+    grid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an image has no explanation: the kind of error, and one sentence."""
+
+    error: str
+    message: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -192,7 +209,7 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     started = time.time()
     model = load_once(settings.model)
     output = settings.output
-    clock = _Clock()
+    clock = Clock()
     failures: list[Failure] = []
     with output.writing_rows(output.part("maps", unit), MAPS) as rows:
         results = _Results(unit, settings, model, rows, clock)
@@ -203,7 +220,7 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
             ThreadPoolExecutor(model.batches_at_once, thread_name_prefix="explain") as explaining,
             ThreadPoolExecutor(1, thread_name_prefix="behind") as behind,
         ):
-            explainer = _Explainer(settings, model, clock)
+            explainer = Explainer(settings, model, clock)
             batches = _batches(decoded, explainer.batch_size, ahead)
             explained = _in_order(
                 explaining, lambda batch: _explain(batch, settings, explainer, failures), batches, model.batches_at_once
@@ -263,7 +280,7 @@ def _in_order(pool: ThreadPoolExecutor, function: Callable[[T], U], items: Itera
         yield under_way.popleft().result()
 
 
-class _Clock:
+class Clock:
     """Where the time of a unit goes; for any thread."""
 
     def __init__(self) -> None:
@@ -298,7 +315,7 @@ class _Clock:
 
 
 def _decoded(
-    unit: Unit, settings: ExplainSettings, model: LoadedModel, failures: list[Failure], clock: _Clock
+    unit: Unit, settings: ExplainSettings, model: LoadedModel, failures: list[Failure], clock: Clock
 ) -> Generator[Decoded, None, None]:
     """The unit's images, decoded in threads at least two batches ahead; what has no pixels goes to `failures`."""
     size, threads = batch_size_of(settings, model), min(8, usable_cores())
@@ -323,7 +340,7 @@ def _decoded(
         failures.append(Failure(None, damage.index, "read", "DamagedShard", str(damage)))
 
 
-def _grouped(records: Iterator[Record], size: int, clock: _Clock) -> Iterator[list[Record]]:
+def _grouped(records: Iterator[Record], size: int, clock: Clock) -> Iterator[list[Record]]:
     """Records in lists of so many; those before a damage are given before it is raised."""
     damage: DamagedShard | None = None
     while damage is None:
@@ -369,16 +386,49 @@ def _preprocessed(group: list[Decoded], model: LoadedModel) -> list[Decoded]:
     return [each if each.pixels is None else dataclasses.replace(each, pixels=next(ready)) for each in group]
 
 
-class _Explainer:
-    """Explains batches of one fixed size, which it halves where memory does not suffice."""
+class Explainer:
+    """Explains images in batches of one fixed size, which it halves where memory does not suffice."""
 
-    def __init__(self, settings: ExplainSettings, model: LoadedModel, clock: _Clock):
+    def __init__(self, settings: MethodSettings, model: LoadedModel, clock: Clock):
         self._model = model
         self._options = settings.options(model)
         self._clock = clock
         self.batch_size = batch_size_of(settings, model)
 
-    def explain(self, images: np.ndarray, targets: np.ndarray) -> list[Explanation | None]:
+    def explain(self, images: np.ndarray, requests: np.ndarray) -> tuple[list[Problem | None], Explanation | None]:
+        """Explains each image for each of its targets.
+
+        Args:
+          images: float32 [n, H, W, C], n at least 1.
+          requests: int32 [n, T], the targets of each as `Targets.requests` gives them.
+
+        Returns:
+          For each image why it has no explanation, or None; and the explanations of those that have, for all targets,
+          those of one image together. None where no image has any.
+        """
+        count, targets = requests.shape
+        parts = [part for t in range(targets) for part in self._explain(images, requests[:, t])]
+
+        # One row an image and target, target by target.
+        sizes = [1 if part is None else len(part.targets) for part in parts]
+        explained = np.repeat([part is not None for part in parts], sizes)
+        found: np.ndarray = np.full(targets * count, None, object)
+        found[~explained] = Problem("OutOfMemory", "one image alone does not fit the accelerator's memory")
+        present = [part for part in parts if part is not None]
+        if not present:
+            return found[:count].tolist(), None
+        joined = Explanation.join(present) if len(present) > 1 else present[0]
+        found[explained] = _not_finite(joined, self._options.method)
+        problems = [next(filter(None, found[i::count]), None) for i in range(count)]
+        kept = np.asarray([problem is None for problem in problems])
+        if not kept.any():
+            return problems, None
+        if targets > 1 or not kept.all():
+            rows = np.arange(targets * count).reshape(targets, count)[:, kept].T.ravel()
+            joined = _take(joined, (np.cumsum(explained) - 1)[rows])
+        return problems, joined
+
+    def _explain(self, images: np.ndarray, targets: np.ndarray) -> list[Explanation | None]:
         """Explanations of images [n, H, W, C], in order; None for an image that does not fit the memory alone."""
         explained: list[Explanation | None] = []
         start = 0
@@ -399,7 +449,7 @@ class _Explainer:
         return explained
 
 
-def batch_size_of(settings: ExplainSettings, model: LoadedModel) -> int:
+def batch_size_of(settings: MethodSettings, model: LoadedModel) -> int:
     """The configured batch size, or the one that `sensible_batch` finds when this is first asked of a model."""
     if settings.batch_size is not None:
         return settings.batch_size
@@ -427,7 +477,7 @@ def activation_bytes(model: LoadedModel) -> int:
 
 
 def _explain(
-    batch: _Batch, settings: ExplainSettings, explainer: _Explainer, failures: list[Failure]
+    batch: _Batch, settings: ExplainSettings, explainer: Explainer, failures: list[Failure]
 ) -> tuple[list[Decoded], Explanation | None]:
     """Explains a batch for each of its targets.
 
@@ -436,38 +486,15 @@ def _explain(
       where there is no such image. The others are added to `failures`.
     """
     requests = np.asarray([settings.targets.requests(decoded.label) for decoded in batch.decoded], np.int32)
-    count, targets = requests.shape
-    parts = [part for t in range(targets) for part in explainer.explain(batch.pixels, requests[:, t])]
-
-    # One row an image and target, target by target.
-    sizes = [1 if part is None else len(part.targets) for part in parts]
-    explained = np.repeat([part is not None for part in parts], sizes)
-    problems = np.full(targets * count, "", object)
-    problems[~explained] = "OutOfMemory"
-    present = [part for part in parts if part is not None]
-    if not present:
-        joined = None
-    else:
-        joined = Explanation.join(present) if len(present) > 1 else present[0]
-        problems[explained] = _not_finite(joined, settings.method)
-    kept = np.ones(count, bool)
-    for i, decoded in enumerate(batch.decoded):
-        problem = next(filter(None, problems[i::count]), None)
-        if problem is not None:
-            kept[i] = False
-            sentence = (
-                "one image alone does not fit the accelerator's memory"
-                if problem == "OutOfMemory"
-                else f"the {problem.replace('_', ' ')} of this image is not finite"
-            )
-            error = "OutOfMemory" if problem == "OutOfMemory" else "NotFinite"
-            failures.append(Failure(decoded.record.image_id, decoded.record.index, "explain", error, sentence))
-    if joined is None or not kept.any():
-        return [], None
-    if targets > 1 or not kept.all():
-        rows = np.arange(targets * count).reshape(targets, count)[:, kept].T.ravel()
-        joined = _take(joined, (np.cumsum(explained) - 1)[rows])
-    return [decoded for decoded, keep in zip(batch.decoded, kept, strict=True) if keep], joined
+    problems, explanation = explainer.explain(batch.pixels, requests)
+    kept = []
+    for decoded, problem in zip(batch.decoded, problems, strict=True):
+        if problem is None:
+            kept.append(decoded)
+        else:
+            record = decoded.record
+            failures.append(Failure(record.image_id, record.index, "explain", problem.error, problem.message))
+    return kept, explanation
 
 
 def _take(explanation: Explanation, rows: np.ndarray) -> Explanation:
@@ -479,13 +506,14 @@ def _take(explanation: Explanation, rows: np.ndarray) -> Explanation:
 
 
 def _not_finite(explanation: Explanation, method: str) -> np.ndarray:
-    """For each row the name of what is not finite in it, empty where all is well. object [N]."""
-    names = np.full(len(explanation.targets), "", object)
+    """For each row the `Problem` that something in it is not finite, None where all is well. object [N]."""
+    problems = np.full(len(explanation.targets), None, object)
     terms = ("input_term", "bias_term") if METHODS[method].complete else ()
     for name in reversed(("logits", "maps", *terms)):
         values = getattr(explanation, name)
-        names[~np.isfinite(values).reshape(len(values), -1).all(axis=1)] = name
-    return names
+        problem = Problem("NotFinite", f"the {name.replace('_', ' ')} of this image is not finite")
+        problems[~np.isfinite(values).reshape(len(values), -1).all(axis=1)] = problem
+    return problems
 
 
 class _Results:
@@ -495,7 +523,7 @@ class _Results:
       partial: the statistics so far.
     """
 
-    def __init__(self, unit: Unit, settings: ExplainSettings, model: LoadedModel, rows: RowWriter, clock: _Clock):
+    def __init__(self, unit: Unit, settings: ExplainSettings, model: LoadedModel, rows: RowWriter, clock: Clock):
         self._unit = unit
         self._settings = settings
         self._model = model

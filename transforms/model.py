@@ -20,6 +20,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.decode import Resize
 from transforms.memory import usable_cores
 from transforms.preprocess import Affine, Preprocessing, application_family, preprocessing
+from transforms.targets import Targets
 
 
 class UnusableModel(ValueError):
@@ -51,6 +52,19 @@ class ModelSpec:
     resize: Resize
     scale: str | Affine
     class_names: tuple[str, ...] | None
+
+    def check(self) -> None:
+        """Checks the names in it, which needs no model.
+
+        Raises:
+          UnusableModel: there is no such application or scale.
+        """
+        if self.application is not None:
+            _application(self.application)
+        try:
+            _preprocessing(self)
+        except ValueError as error:
+            raise UnusableModel(f"model.preprocess.{error}") from error
 
 
 class LoadedModel:
@@ -110,11 +124,32 @@ class LoadedModel:
         self.batch_size: int | None = None
         self.batch_limit: int | None = None
 
+    def check(self, targets: Targets, method: str) -> None:
+        """Checks that it has the classes and layers that are asked for.
+
+        Raises:
+          UnusableModel: it has not.
+        """
+        from transforms.fullgrad import CannotExpose, check_method
+
+        classes = self.exposed.classes
+        if targets.ranks > classes:
+            raise UnusableModel(f"explain.targets is top-{targets.ranks}, but the model has {classes} classes")
+        if targets.classes and max(targets.classes) >= classes:
+            raise UnusableModel(
+                f"explain.targets has class {max(targets.classes)}, but the model's classes are 0 to {classes - 1}"
+            )
+        try:
+            check_method(self.exposed, method)
+        except CannotExpose as error:
+            raise UnusableModel(f"explain.method: {error}") from error
+
     @property
     def input_size(self) -> tuple[int, int]:
         """Height and width of the images that are explained."""
         assert self.resize.shape is not None, "completed when the model was loaded"
-        return self.resize.shape
+        height, width = self.resize.shape
+        return height, width
 
     def name_of(self, class_index: int | None) -> str | None:
         """The class's name, None where it has none."""
@@ -191,7 +226,7 @@ def fingerprint_of(path: str | None, application: str | None, weights: str | Non
                 while chunk := source.read(1 << 20):
                     digest.update(chunk)
         except (OSError, BeamIOError, ValueError) as error:
-            raise UnusableModel(f"{key}: {file} cannot be read: there is no such file, or no access to it") from error
+            raise UnusableModel(_unreadable(key, file)) from error
     return digest.hexdigest()
 
 
@@ -238,7 +273,7 @@ def _load(spec: ModelSpec) -> Any:
     if spec.application is not None:
         return _load_application(spec)
     assert spec.path is not None, "one of path and application is set"
-    with _LocalFile(spec.path) as local:
+    with _LocalFile(spec.path, "model.path") as local:
         try:
             return keras.models.load_model(local, compile=False, safe_mode=not spec.trust)
         except Exception as error:  # Keras raises whatever its many readers raise
@@ -257,10 +292,14 @@ def _load(spec: ModelSpec) -> Any:
             ) from error
 
 
-def _load_application(spec: ModelSpec) -> Any:
+def _application(name: str) -> str:
+    """The name of an application as `keras.applications` spells it.
+
+    Raises:
+      UnusableModel: there is none; the message has the nearest name, or a family's members.
+    """
     import keras
 
-    name = str(spec.application)
     known = {each.lower(): each for each in dir(keras.applications) if each[0].isupper()}
     if name.lower() not in known:
         try:
@@ -269,24 +308,31 @@ def _load_application(spec: ModelSpec) -> Any:
             raise UnusableModel(f"model.{error}") from error
         members = ", ".join(known[each] for each in known if application_family(each) == family)
         raise UnusableModel(f"model.application is {name!r}, which is a family; choose one of {members}")
-    build = getattr(keras.applications, known[name.lower()])
+    return known[name.lower()]
+
+
+def _load_application(spec: ModelSpec) -> Any:
+    import keras
+
+    name = _application(str(spec.application))
+    build = getattr(keras.applications, name)
     weights = spec.weights or "imagenet"
     if weights == "imagenet":
         try:
             return build(weights="imagenet")
         except Exception as error:  # Keras raises a bare one where the download fails
             raise UnusableModel(
-                f"model.weights: Keras' weights of {known[name.lower()]} cannot be had ({_first_line(error)}); "
+                f"model.weights: Keras' weights of {name} cannot be had ({_first_line(error)}); "
                 "model.weights may also be a file"
             ) from error
     classes = 1000 if spec.class_names is None else len(spec.class_names)
     # Keras warns of layers that get no weights, and where those have any it also refuses them.
-    with _LocalFile(weights) as local, warnings.catch_warnings(action="ignore"):
+    with _LocalFile(weights, "model.weights") as local, warnings.catch_warnings(action="ignore"):
         try:
             return build(weights=local, classes=classes)
         except Exception as error:
             raise UnusableModel(
-                f"model.weights: {weights} does not fit {known[name.lower()]} with {classes} classes, as many as "
+                f"model.weights: {weights} does not fit {name} with {classes} classes, as many as "
                 f"model.class_names has or else 1000 ({_first_line(error)})"
             ) from error
 
@@ -294,19 +340,21 @@ def _load_application(spec: ModelSpec) -> Any:
 class _LocalFile:
     """A local path to a file that may lie on another file system; a copy is deleted at the end of the block."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, key: str):
         self.path = path
+        self._key = key
         self._copy: str | None = None
 
     def __enter__(self) -> str:
         if "://" not in self.path:
             return self.path
+        try:
+            opened = FileSystems.open(self.path, compression_type=CompressionTypes.UNCOMPRESSED)
+        except (OSError, BeamIOError, ValueError) as error:
+            raise UnusableModel(_unreadable(self._key, self.path)) from error
         # Keras tells by the end of the name what a file is, and `.weights.h5` is not `.h5`.
         handle, self._copy = tempfile.mkstemp(suffix=f"-{posixpath.basename(self.path)}")
-        with (
-            os.fdopen(handle, "wb") as sink,
-            FileSystems.open(self.path, compression_type=CompressionTypes.UNCOMPRESSED) as source,
-        ):
+        with os.fdopen(handle, "wb") as sink, opened as source:
             while chunk := source.read(1 << 20):
                 sink.write(chunk)
         return self._copy
@@ -314,6 +362,10 @@ class _LocalFile:
     def __exit__(self, *_: object) -> None:
         if self._copy is not None:
             os.unlink(self._copy)
+
+
+def _unreadable(key: str, path: str) -> str:
+    return f"{key}: {path} cannot be read: there is no such file, or no access to it"
 
 
 def _first_line(error: Exception) -> str:

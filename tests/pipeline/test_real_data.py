@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pathlib
-import re
 from typing import Any
 
 import duckdb
@@ -17,15 +16,11 @@ from PIL import Image
 from pipeline.config import Config
 from pipeline.run import launch, prepare
 from pipeline.summary import Summary
+from tests.pages import code_blocks
 from transforms.fullgrad import expose, full_gradients
 from transforms.parts import Output, read_maps, read_table
 
-README = pathlib.Path(__file__).parent.parent.parent / "README.md"
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-def _readme(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +28,7 @@ def cifar10(tmp_path_factory: pytest.TempPathFactory, test_data: pathlib.Path) -
     """The README's configuration, run on the four real shards: the folder it ran in, and the summary."""
     folder = tmp_path_factory.mktemp("cifar10")
     (folder / "cifar10_names.txt").write_text("\n".join(CIFAR10))
-    value: dict[str, Any] = yaml.safe_load(_readme("yaml")[0])
+    value: dict[str, Any] = yaml.safe_load(code_blocks("README.md", "yaml")[0])
     value["input"]["shards"] = str(test_data / "cifar10" / "cifar10_test.tfrecord-*")
     value["model"]["path"] = str(test_data / "cifar10" / "resnet20_cifar10.keras")
     value["model"]["class_names"] = str(folder / "cifar10_names.txt")
@@ -59,14 +54,14 @@ def test_the_readme_s_queries_run_on_that_output(
 ) -> None:
     folder, summary = cifar10
     monkeypatch.chdir(folder)
-    accuracies, borders, corners = (duckdb.sql(query).fetchall() for query in _readme("sql"))
+    accuracies, borders, corners = (duckdb.sql(query).fetchall() for query in code_blocks("README.md", "sql"))
     assert {name for name, _, _ in accuracies} == set(CIFAR10)
     assert np.average([a for _, a, _ in accuracies], weights=[n for *_, n in accuracies]) == summary.accuracy
     masses = [mass for _, _, mass, _ in borders]
     assert len(borders) == 20
     assert masses == sorted(masses, reverse=True)
     assert len(corners) == 10
-    mean_map, maps, _ = _readme("python")
+    mean_map, maps, _ = code_blocks("README.md", "python")
     variables: dict[str, Any] = {}
     exec(mean_map, variables)
     assert variables["mean_map"].shape == (56, 56)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from transforms.decode import FILTERS, Resize, UndecodableImage, decode_ahead, decode_image
+from transforms.decode import FILTERS, Resize, UndecodableImage, decode_ahead, decode_image, resize_image
 
 PROJECT = pathlib.Path(__file__).parents[2]
 DATA = pathlib.Path(os.environ.get("FULLGRAD_TEST_DATA", PROJECT.parent / "shared" / "data"))
@@ -66,6 +66,30 @@ class TestPixels:
         grey = Image.fromarray(pixels[..., :2])
         assert grey.mode == "LA"
         np.testing.assert_array_equal(as_it_is(encode(grey), 1)[..., 0], pixels[..., 0])
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("given", [1, 3, 4])
+    def test_a_decoded_image_becomes_what_it_would_encoded(self, given, channels):
+        pixels = random_pixels(20, 30, given)
+        resize = Resize((16, 16), "center_crop", 18)
+        wanted = decode_image(encode(pixels), resize, channels)
+        np.testing.assert_array_equal(resize_image(pixels, resize, channels), wanted)
+        if given == 1:
+            np.testing.assert_array_equal(resize_image(pixels[..., None], resize, channels), wanted)
+
+    @pytest.mark.parametrize(
+        ("pixels", "shown"),
+        [
+            (np.zeros((8, 8, 3), np.float32), r"array of float32 \[8, 8, 3\]"),
+            (np.zeros((8, 8, 2), np.uint8), r"uint8 \[8, 8, 2\]"),
+            (np.zeros((1, 8, 8, 3), np.uint8), r"uint8 \[1, 8, 8, 3\]"),
+            (np.zeros(8, np.uint8), r"uint8 \[8\]"),
+            (np.zeros((0, 8, 3), np.uint8), r"uint8 \[0, 8, 3\]"),
+        ],
+    )
+    def test_an_array_that_is_no_image_is_refused_with_its_shape(self, pixels, shown):
+        with pytest.raises(UndecodableImage, match=shown):
+            resize_image(pixels, Resize((8, 8)), 3)
 
     def test_a_palette_becomes_its_colours_whether_or_not_one_is_transparent(self):
         image = Image.fromarray(random_pixels(8, 8)).quantize(16)

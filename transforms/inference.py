@@ -1,0 +1,409 @@
+"""Explanations in a Beam pipeline of one's own: a model handler for `RunInference`, and a transform for images."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.ml.inference.base import MaybeKeyedModelHandler, ModelHandler, PredictionResult, RunInference
+
+from transforms.decode import Resize, UndecodableImage, decode_ahead, decode_image, resize_image
+from transforms.explain import Clock, Explainer, MethodSettings, Problem
+from transforms.fullgrad import Explanation, Options
+from transforms.memory import usable_cores
+from transforms.methods import NOISE_LEVEL, SAMPLES
+from transforms.model import LoadedModel, ModelSpec, read_class_names
+from transforms.preprocess import Affine
+from transforms.targets import Targets
+
+# An encoded image, or one decoded already: uint8 [h, w, 3], or grey as [h, w, 1] or [h, w].
+Image: TypeAlias = bytes | np.ndarray
+
+# How many images are gathered for a worker that finds its batch size by itself: the largest that this is on CPUs.
+_AT_ONCE = 128
+
+_RESIZE = Resize()
+
+
+class CannotExplain(ValueError):
+    """Images of a batch have no explanation; one sentence says how many, and of the first one why."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class ImageExplanation:
+    """Why one image was, or was not, taken for one class.
+
+    The terms are FullGrad's, as in `transforms.fullgrad.Explanation`; NaN with methods that do not decompose the logit.
+
+    Attributes:
+      map: float32 [H, W].
+      logits: float32 [K], before any softmax or sigmoid.
+      target: the explained class.
+      target_name: its name; None where no class names were given.
+      input_term: ⟨∇ₓf, x⟩.
+      bias_term: the sum of all layers' terms.
+      unlocated_term: the part of it that has no place in the image and is not in the map.
+      completeness_error: how nearly the terms add up to the logit; at most 1e-4 in float32.
+    """
+
+    map: np.ndarray
+    logits: np.ndarray
+    target: int
+    target_name: str | None
+    input_term: float
+    bias_term: float
+    unlocated_term: float
+    completeness_error: float
+
+    @property
+    def logit(self) -> float:
+        """The explained class's."""
+        return float(self.logits[self.target])
+
+    @property
+    def predicted(self) -> int:
+        """The class with the largest logit."""
+        return int(self.logits.argmax())
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class ImageFailure:
+    """Why one image has no explanation.
+
+    Attributes:
+      image: as it was given.
+      stage: `decode` or `explain`.
+      error: its kind: `UndecodableImage`, `NotFinite` or `OutOfMemory`.
+      message: one sentence.
+    """
+
+    image: Image
+    stage: str
+    error: str
+    message: str
+
+
+class ImageExplainer:
+    """A loaded model and how it explains: what `RunInference` shares among threads, or processes.
+
+    Those reach it by a proxy that has its methods alone.
+    """
+
+    def __init__(self, spec: ModelSpec, settings: MethodSettings):
+        self._model = LoadedModel(spec)
+        self._model.check(settings.targets, settings.method)
+        self._requests = np.asarray(settings.targets.requests(None), np.int32)
+        self._explainer = Explainer(settings, self._model, Clock())
+
+    def explain(self, images: Sequence[Image]) -> list[tuple[ImageExplanation, ...] | ImageFailure]:
+        """For each image its explanations, one a target, or why it has none; in order."""
+        ahead = max(1, len(images))
+        prepared = list(decode_ahead(images, self._prepare, threads=min(8, usable_cores()), ahead=ahead))
+        usable = [pixels for pixels in prepared if not isinstance(pixels, ImageFailure)]
+        explained = iter(self._explain(usable))
+        outcomes: list[tuple[ImageExplanation, ...] | ImageFailure] = []
+        for image, pixels in zip(images, prepared, strict=True):
+            outcome = pixels if isinstance(pixels, ImageFailure) else next(explained)
+            if isinstance(outcome, Problem):
+                outcome = ImageFailure(image, "explain", outcome.error, outcome.message)
+            outcomes.append(outcome)
+        return outcomes
+
+    def _explain(self, images: list[np.ndarray]) -> list[tuple[ImageExplanation, ...] | Problem]:
+        """The same of images as the model takes them, float32 [H, W, C]."""
+        if not images:
+            return []
+        problems, explanation = self._explainer.explain(np.stack(images), np.tile(self._requests, (len(images), 1)))
+        each = iter(()) if explanation is None else self._each(explanation)
+        targets = len(self._requests)
+        return [tuple(itertools.islice(each, targets)) if problem is None else problem for problem in problems]
+
+    def _prepare(self, image: Image) -> np.ndarray | ImageFailure:
+        """An image as the model takes it, float32 [H, W, C]."""
+        model = self._model
+        try:
+            if isinstance(image, np.ndarray):
+                pixels = resize_image(image, model.resize, model.channels)
+            elif isinstance(image, bytes):
+                pixels = decode_image(image, model.resize, model.channels)
+            else:
+                raise UndecodableImage(
+                    f"the image is of type {type(image).__name__}, where bytes or an array of uint8 is expected"
+                )
+        except UndecodableImage as error:
+            return ImageFailure(image, "decode", type(error).__name__, str(error))
+        return model.preprocess(pixels[None])[0]
+
+    def _each(self, explanation: Explanation) -> Iterator[ImageExplanation]:
+        for i, target in enumerate(explanation.targets.tolist()):
+            yield ImageExplanation(
+                map=explanation.maps[i],
+                logits=explanation.logits[i],
+                target=target,
+                target_name=self._model.name_of(target),
+                input_term=float(explanation.input_term[i]),
+                bias_term=float(explanation.bias_term[i]),
+                unlocated_term=float(explanation.unlocated_term[i]),
+                completeness_error=float(explanation.completeness_error[i]),
+            )
+
+
+class FullGradModelHandler(ModelHandler):
+    """Explains images in `RunInference`: `images | RunInference(FullGradModelHandler("resnet20.keras"))`.
+
+    In come images, encoded or decoded: bytes of a JPEG, PNG, …, or arrays of uint8 [h, w, 3], or grey as [h, w, 1] or
+    [h, w], of any size; they are resized and scaled as a run of `fullgrad` does it. Arrays of floats are refused, since
+    nothing says what has been done to them. With keys, wrap this in Beam's `KeyedModelHandler`.
+
+    Out comes a `PredictionResult` an image: `example` is the image as it was given, `inference` an `ImageExplanation`,
+    or where `targets` asks for several classes a tuple of them, and `model_id` the model's file, or else the
+    application's name. What becomes of an image that cannot be explained is said by `failures`.
+
+    The model is loaded as `RunInference` says: once a process, or once a machine with `large_model`. All batches are
+    padded to one size, so that the model is traced once; where bundles are small, as in streaming,
+    `max_batch_duration_secs` gathers images over several.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        application: str | None = None,
+        weights: str | None = None,
+        output: int | str | None = None,
+        class_names: str | os.PathLike[str] | Sequence[str] | None = None,
+        resize: Resize = _RESIZE,
+        scale: str | Affine = "auto",
+        trust: bool = False,
+        method: str = "fullgrad",
+        maps: str = "reference",
+        biases: str = "all",
+        targets: str | Sequence[int] | Targets = "predicted",
+        contrast: str = "none",
+        samples: int = SAMPLES,
+        noise_level: float = NOISE_LEVEL,
+        seed: int = 0,
+        map_size: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        jit: bool | None = None,
+        failures: Literal["raise", "return"] = "raise",
+        max_batch_duration_secs: int | None = None,
+        large_model: bool = False,
+        model_copies: int | None = None,
+        env_vars: Mapping[str, str] | None = None,
+    ):
+        """What is not explained here is as in the configuration of a run: see `fullgrad run --help`.
+
+        Args:
+          path: the model file, .keras or .h5, on any file system that Beam knows. Workers read it, and only they.
+          application: the name of a model in `keras.applications`, in place of a path.
+          weights: the application's: `imagenet`, the default, or a file.
+          output: which output of a model with several is explained, by name or index.
+          class_names: of the logits in their order, or a text file with one a line, which is read here.
+          resize: how an image gets the model's size.
+          scale: how pixels are scaled: `auto` (an application's own way, and none for a file), `none`, `tf`, `torch`,
+            `caffe`, the name of an application, or an `Affine`.
+          trust: whether the model file may run code of its own.
+          method, maps, biases, contrast, samples, noise_level, seed: as in `transforms.fullgrad.explain`.
+          targets: `predicted`; `top-K`, such as `top-3`; or class indices.
+          map_size: height and width of maps; None for the model's input size.
+          batch_size: images a pass; None for as many as suit the model and the memory.
+          jit: whether XLA compiles the model; None for what is faster.
+          failures: what becomes of an image that cannot be explained. `raise`: its batch fails with `CannotExplain`,
+            which `RunInference(…).with_exception_handling()` sets aside with all its images. `return`: its `inference`
+            is an `ImageFailure`, and the others are explained.
+          max_batch_duration_secs, large_model, model_copies, env_vars: as in Beam's `ModelHandler`.
+
+        Raises:
+          ValueError: an argument is not what it may be; one sentence.
+        """
+        if (path is None) == (application is None):
+            raise ValueError(
+                "either path, a model file, or application, the name of a Keras application, must be given"
+            )
+        if not isinstance(path, str | os.PathLike | None):
+            raise ValueError(f"path is of type {type(path).__name__}; it must be that of a file the model is saved in")
+        if weights is not None and application is None:
+            raise ValueError("weights is taken only with application, as a model file has its own")
+        if not isinstance(resize, Resize):
+            raise ValueError(f"resize is {resize!r}; it must be a Resize, such as Resize((224, 224))")
+        if not isinstance(scale, str | Affine):
+            raise ValueError(f"scale is {scale!r}; it must be a name such as 'tf', or an Affine such as Affine(255)")
+        if batch_size is not None and not _is_whole(batch_size):
+            raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 up, or None")
+        if failures not in ("raise", "return"):
+            raise ValueError(f"failures is {failures!r}; it must be raise or return")
+        Options(method, maps, biases, contrast, _size(map_size), samples, noise_level, seed)  # which checks them
+        self._spec = ModelSpec(
+            fingerprint="",  # which tells cached models apart; here RunInference keeps them
+            path=None if path is None else os.fspath(path),
+            application=application,
+            weights=weights,
+            output=output,
+            trust=trust,
+            resize=resize,
+            scale=scale,
+            class_names=_names(class_names),
+        )
+        self._spec.check()
+        at_once = batch_size or _AT_ONCE
+        self._settings = MethodSettings(
+            targets=_targets(targets),
+            method=method,
+            maps=maps,
+            biases=biases,
+            contrast=contrast,
+            samples=samples,
+            noise_level=noise_level,
+            seed=seed,
+            map_size=_size(map_size),
+            batch_size=batch_size,
+            unit_images=at_once,
+            jit=jit,
+        )
+        self._failures = failures
+        super().__init__(
+            min_batch_size=at_once,
+            max_batch_size=at_once,
+            max_batch_duration_secs=max_batch_duration_secs,
+            large_model=large_model,
+            model_copies=model_copies,
+            env_vars=dict(env_vars or {}),
+        )
+
+    def returning_failures(self) -> FullGradModelHandler:
+        """The same with `failures="return"`."""
+        other = copy.copy(self)
+        other._failures = "return"
+        return other
+
+    def load_model(self) -> ImageExplainer:
+        """Loads the model.
+
+        Raises:
+          UnusableModel: it cannot be loaded or explained, or does not have the classes that are asked for.
+        """
+        return ImageExplainer(self._spec, self._settings)
+
+    def run_inference(
+        self, batch: Sequence[Image], model: ImageExplainer, inference_args: Mapping[str, Any] | None = None
+    ) -> list[PredictionResult]:
+        """Explains any number of images.
+
+        Raises:
+          CannotExplain: one of them cannot be explained, where `failures` is `raise`.
+        """
+        outcomes = model.explain(batch)
+        failed = [(i, outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, ImageFailure)]
+        if failed and self._failures == "raise":
+            i, first = failed[0]
+            which = f"{len(failed)} of {len(batch)} images in a batch cannot be explained"
+            raise CannotExplain(f"{which}, the first of them, at index {i}, for this reason: {first.message}")
+        name = self._model_id()
+        single = self._settings.targets.per_image == 1
+        return [
+            PredictionResult(image, outcome[0] if single and isinstance(outcome, tuple) else outcome, name)
+            for image, outcome in zip(batch, outcomes, strict=True)
+        ]
+
+    def update_model_path(self, model_path: str | None = None) -> None:
+        """Takes another model file, or other weights of the application; `RunInference` then loads the model again."""
+        if not model_path:
+            return
+        if self._spec.application is None:
+            self._spec = dataclasses.replace(self._spec, path=model_path)
+        else:
+            self._spec = dataclasses.replace(self._spec, weights=model_path)
+
+    def _model_id(self) -> str | None:
+        own_weights = None if self._spec.weights == "imagenet" else self._spec.weights
+        return self._spec.path or own_weights or self._spec.application
+
+    def validate_inference_args(self, inference_args: Mapping[str, Any] | None) -> None:
+        """Refuses arguments to the model: it takes images alone."""
+        if inference_args:
+            raise ValueError(f"inference_args has {', '.join(inference_args)}, but FullGradModelHandler takes none")
+
+    def get_num_bytes(self, batch: Sequence[Image]) -> int:
+        """The bytes of what was given, be it images or not."""
+        return sum(image.nbytes if isinstance(image, np.ndarray) else sys.getsizeof(image) for image in batch)
+
+    def get_metrics_namespace(self) -> str:
+        """Where `RunInference` counts."""
+        return "BeamML_FullGrad"
+
+
+@dataclasses.dataclass(eq=False)
+class ExplainImages(beam.PTransform):
+    """Explains a PCollection of images: `explanations, failures = images | ExplainImages(handler)`.
+
+    In come images as the handler takes them, or pairs of a key and an image. Out come the explanations, an
+    `ImageExplanation` for each image and class that the handler's `targets` ask for, and as a second output, tagged
+    `failures`, an `ImageFailure` for each image that has none; where images came with keys, pairs of a key and that.
+    Every image is in exactly one of the outputs.
+
+    Attributes:
+      handler: which model explains, and how. Its own `failures` is of no account here.
+    """
+
+    FAILURES = "failures"
+
+    handler: FullGradModelHandler
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, images: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
+        handler = MaybeKeyedModelHandler(self.handler.returning_failures())
+        return (
+            images
+            | "Explain" >> RunInference(handler)
+            | "Part" >> beam.FlatMap(_part).with_outputs(self.FAILURES, main="explanations")
+        )
+
+
+def _part(result: PredictionResult | tuple[Any, PredictionResult]) -> Iterator[Any]:
+    """One image's explanations, or its failure under its tag, each with the image's key if it has one."""
+    keys = () if isinstance(result, PredictionResult) else result[:1]
+    inference = (result if isinstance(result, PredictionResult) else result[1]).inference
+    for each in inference if isinstance(inference, tuple) else (inference,):
+        element = (*keys, each) if keys else each
+        failed = isinstance(each, ImageFailure)
+        yield beam.pvalue.TaggedOutput(ExplainImages.FAILURES, element) if failed else element
+
+
+def _targets(value: object) -> Targets:
+    try:
+        targets = Targets.parse(value)
+    except ValueError as error:
+        raise ValueError(
+            f"targets is {value!r}; it must be predicted, top-K such as top-3, or a list of class indices"
+        ) from error
+    if targets.kind == "label":
+        raise ValueError("targets is label, but images come here without labels; it must be another")
+    return targets
+
+
+def _names(value: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    return read_class_names(os.fspath(value)) if isinstance(value, str | os.PathLike) else tuple(value)
+
+
+def _size(value: Sequence[int] | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if isinstance(value, list | tuple) and len(value) == 2 and all(_is_whole(side) for side in value):
+        return value[0], value[1]
+    raise ValueError(f"map_size is {value!r}; it must be a height and a width in pixels, or None")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
