@@ -291,9 +291,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name != "ResNet-20" and not callable(getattr(keras.applications, name, None)):
             parser.error(f"--models: {name} is neither ResNet-20 nor in keras.applications")
     if arguments.side_by_side and not autodiff.one_thread_a_call():
-        parser.error(
-            "--side-by-side: TensorFlow's threads are set otherwise (TF_NUM_INTRAOP_THREADS), or there is a GPU"
-        )
+        parser.error("--side-by-side is for CPUs alone (CUDA_VISIBLE_DEVICES=-1 hides a GPU)")
     console = Console(width=max(Console().width, 100))  # a line a variant, in log files too
     missing = _without_peers(arguments.no_peers)
     if missing:

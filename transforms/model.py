@@ -196,9 +196,11 @@ def load_once(spec: ModelSpec) -> LoadedModel:
 
 
 def _batches_at_once() -> int:
-    """As many as there are cores, if each call can have a core of its own."""
+    """As many as there are cores, if each can have one of its own; TF_NUM_INTRAOP_THREADS says how many one has."""
     from transforms.fullgrad import autodiff
 
+    if os.environ.get("TF_NUM_INTRAOP_THREADS"):  # which TensorFlow takes for itself
+        return 1
     return usable_cores() if autodiff.one_thread_a_call() else 1
 
 

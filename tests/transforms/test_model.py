@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +20,7 @@ from tests.transforms.fullgrad.networks import randomize
 from transforms import model as model_module
 from transforms.decode import Resize
 from transforms.fullgrad import full_gradients
+from transforms.memory import usable_cores
 from transforms.model import (
     LoadedModel,
     ModelSpec,
@@ -351,6 +355,26 @@ def test_threads_that_race_load_a_model_once(tmp_path: pathlib.Path) -> None:
         loaded = list(pool.map(lambda _: load_once(wanted), range(8)))
     assert len({id(model) for model in loaded}) == 1
     assert models_loaded() == before + 1
+
+
+@pytest.mark.parametrize("chosen", [None, "2"])
+def test_a_model_is_computed_on_all_cores_at_once_unless_the_environment_says_how(
+    tmp_path: pathlib.Path, chosen: str | None
+) -> None:
+    path = saved(network(), tmp_path / "model.keras")
+    script = f"""
+from transforms.decode import Resize
+from transforms.model import ModelSpec, load_once
+spec = ModelSpec("", {str(path)!r}, None, None, None, False, Resize(), "none", None)
+print(load_once(spec).batches_at_once)
+"""
+    # A process of its own: threads are a setting of the whole process.
+    environment = {name: value for name, value in os.environ.items() if name != "TF_NUM_INTRAOP_THREADS"}
+    if chosen is not None:
+        environment["TF_NUM_INTRAOP_THREADS"] = chosen
+    environment["CUDA_VISIBLE_DEVICES"] = "-1"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == (usable_cores() if chosen is None else 1)
 
 
 def test_another_model_takes_the_place_of_the_last_one(tmp_path: pathlib.Path) -> None:

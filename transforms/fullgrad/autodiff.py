@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -174,13 +173,13 @@ def one_thread_a_call() -> bool:
     """Has each call computed by one thread, so that as many calls as there are cores can go on side by side.
 
     They compute more images a second than one call that all cores share, which have to wait for one another after each
-    operation. It is a setting of the whole process, and stays as it is where a program chose it (or the environment,
-    by TF_NUM_INTRAOP_THREADS), where TensorFlow is in use already, and with an accelerator.
+    operation. It is a setting of the whole process, and stays as it is where a program chose it, where TensorFlow is in
+    use already, and with an accelerator.
 
     Returns:
       Whether it is so.
     """
-    if (chosen := _chosen_threads()) or has_accelerator():
+    if (chosen := threads_a_call()) or has_accelerator():
         return chosen == 1
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -190,13 +189,8 @@ def one_thread_a_call() -> bool:
 
 
 def threads_a_call() -> int | None:
-    """How many threads compute a call; None where all cores may."""
-    return _chosen_threads() or None
-
-
-def _chosen_threads() -> int:
-    """How many threads a call was given, by this process or its environment; 0 where none were."""
-    return tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
+    """How many threads this process has compute a call; None where it leaves that to TensorFlow."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or None
 
 
 def has_accelerator() -> bool:
