@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.problems import ConfigError, Values, enumerated, is_leaf, keys_of, problems_of, refusal, show
 from pipeline.values import (
+    AcceleratorOrNull,
     Index,
     NameOrNull,
     Number,
@@ -364,6 +365,21 @@ class Runner(_Section):
         description="Options handed to Beam, as a mapping from name to text, number, true, false or a list, such as "
         "{direct_num_workers: 4}; null leaves one out; the default is {}.",
     )
+    accelerator: AcceleratorOrNull = Field(
+        default=None,
+        description="With DataflowRunner, the accelerator of the workers that explain, and of no others, as a hint "
+        "such as type:nvidia-tesla-t4;count:1;install-nvidia-driver, or null (the default) for none.",
+    )
+
+    @model_validator(mode="after")
+    def _runner_takes_hints(self) -> Runner:
+        # Others do not act on it: they would only start one more worker, for the step that has it.
+        key = "runner.accelerator"
+        if self.accelerator is not None and self.name != "DataflowRunner":
+            raise refusal(
+                f"`{key}` is used only where `runner.name` is DataflowRunner, not {self.name}", key, "runner.name"
+            )
+        return self
 
 
 class Config(_Section):

@@ -21,20 +21,27 @@ from transforms.statistics import MergeRankings, Ranking
 from transforms.unit import Receipt, Unit
 
 
-def build(pipeline: beam.Pipeline, units: Sequence[Unit], settings: ExplainSettings) -> None:
+def build(
+    pipeline: beam.Pipeline, units: Sequence[Unit], settings: ExplainSettings, accelerator: str | None = None
+) -> None:
     """Adds the whole run to a pipeline.
 
     Args:
       pipeline: an empty one.
       units: every unit of the output; those that have a receipt are not computed again, but count.
       settings: what workers are told.
+      accelerator: a resource hint for the workers that explain; the other steps, which read and write small files,
+        would only keep an accelerator waiting.
     """
     output, names = settings.output, settings.model.class_names
+    explain = beam.ParDo(ExplainUnits(settings))
+    if accelerator is not None:
+        explain = explain.with_resource_hints(accelerator=accelerator)
     explained = (
         pipeline
         | "Units" >> beam.Create(units)
         | "Spread" >> beam.Reshuffle()
-        | "ExplainUnits" >> beam.ParDo(ExplainUnits(settings)).with_outputs(ExplainUnits.BLOCKS, main="receipts")
+        | "ExplainUnits" >> explain.with_outputs(ExplainUnits.BLOCKS, main="receipts")
     )
     blocks = explained[ExplainUnits.BLOCKS] | "UnitsOfBlock" >> beam.GroupByKey()
     digests = blocks | "Digest" >> beam.FlatMap(_digests, output)

@@ -157,7 +157,8 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
         raise CannotRun(f"output.path: {output.path} cannot be written; give a folder that can ({error})") from error
     on_start()
     pipeline = beam.Pipeline(runner=_runner(plan.config), options=PipelineOptions(list(plan.beam_flags)))
-    build(pipeline, [*(receipt.unit for receipt in plan.receipts), *plan.units], plan.settings)
+    units = [*(receipt.unit for receipt in plan.receipts), *plan.units]
+    build(pipeline, units, plan.settings, plan.config.runner.accelerator)
     result = pipeline.run()
     state = result.wait_until_finish()
     if state not in (PipelineState.DONE, None):

@@ -84,6 +84,12 @@ TargetsSetting = Annotated[
 ]
 Runners = Literal["direct", "FlinkRunner", "DataflowRunner", "PrismRunner"]
 RunnerName = Annotated[Runners, _spelled(*get_args(Runners))]
+# Dataflow's form: what kind, how many, and options with or without a value.
+_ACCELERATOR = r"type:[a-z][a-z0-9-]*;count:[1-9][0-9]*(;[a-z][a-z0-9_-]*(:[^;:\s]+)?)*"
+AcceleratorOrNull = Annotated[
+    Annotated[str, Field(pattern=f"^{_ACCELERATOR}$")] | None,
+    Values("null or a hint such as type:nvidia-tesla-t4;count:1;install-nvidia-driver"),
+]
 RunnerOptions = Annotated[
     dict[str, Scalar | list[Scalar] | None],
     AfterValidator(_option_names),

@@ -8,12 +8,9 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import yaml
 
-from pipeline.config import load_config, schema_keys
 from tests.pages import code_blocks
 from transforms.parts import CLASSES, ERRORS, MAPS
 from transforms.statistics import FIGURES
@@ -78,25 +75,6 @@ def test_every_column_is_explained(heading: str, columns: list[str]) -> None:
     assert set(columns) - _explained(heading) == set()
 
 
-# ---- configurations
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_configuration_that_says_so_has_every_key(path: pathlib.Path) -> None:
-    load_config(path)
-    text = path.read_text()
-    if "Every key is here" in text:
-        assert [key for key in schema_keys() if not _has(yaml.safe_load(text), key)] == []
-
-
-def _has(value: Any, key: str) -> bool:
-    for name in key.split("."):
-        if name not in value:
-            return False
-        value = value[name]
-    return True
-
-
 # ---- docstrings
 
 
@@ -116,26 +94,6 @@ def test_modules_and_what_they_make_public_say_what_they_are(path: pathlib.Path)
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-
-def _requirement(package: str) -> str:
-    [found] = [each for each in PROJECT["dependencies"] if re.match(rf"{package}\b", each)]
-    return found
-
-
-def test_the_worker_image_has_the_versions_that_are_installed() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    sdk = re.search(r"FROM apache/beam_python(\d+\.\d+)_sdk:(\d+\.\d+)\.\d+", dockerfile)
-    base = re.search(r"FROM python:(\d+\.\d+)-", dockerfile)
-    tensorflow = re.search(r"'tensorflow\[and-cuda\]([^']+)'", dockerfile)
-    assert sdk
-    assert base
-    assert tensorflow
-    python, beam = sdk.groups()
-    assert base[1] == python
-    assert _requirement("apache-beam").startswith(f"apache-beam>={beam},")
-    assert _requirement("tensorflow") == f"tensorflow{tensorflow[1]}"
-    assert f"Programming Language :: Python :: {python}" in PROJECT["classifiers"]
 
 
 def test_the_python_versions_agree() -> None:

@@ -99,7 +99,7 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
         },
         "output": {"path": "out", "map_size": None, "map_dtype": "float16", "grid": 56},
         "errors": {"max_fraction": 0.01},
-        "runner": {"name": "direct", "options": {}},
+        "runner": {"name": "direct", "options": {}, "accelerator": None},
     }
 
 
@@ -390,6 +390,18 @@ def test_a_file_that_is_no_configuration_is_refused_with_its_place(refusal, text
         ("errors.max_fraction=2", "`errors.max_fraction` must be a number from 0 to 1, not 2"),
         ("runner.name=flink", "did you mean FlinkRunner?"),
         ("runner.options.x={a: 1}", "`runner.options.x` must be text, a number, true, false or a list of these"),
+        ("runner.accelerator=1", "`runner.accelerator` must be null or a hint such as type:nvidia-tesla-t4;count:1"),
+        ("runner.accelerator=nvidia-tesla-t4", "such as type:nvidia-tesla-t4;count:1;install-nvidia-driver, not"),
+        ("runner.accelerator=type:t4;count:0", "`runner.accelerator` must be null or a hint"),
+        ("runner.accelerator=type:t4;count:1;", "`runner.accelerator` must be null or a hint"),
+        (
+            "runner.accelerator=type:t4;count:1",
+            "`runner.accelerator` is used only where `runner.name` is DataflowRunner, not direct",
+        ),
+        (
+            "runner={name: FlinkRunner, accelerator: type:t4;count:1}",
+            "`runner.accelerator` is used only where `runner.name` is DataflowRunner, not FlinkRunner",
+        ),
         ("runner.options=[1]", "`runner.options` must be a mapping from the names of Beam's options"),
         ("runner.options.--num-workers=2", "without leading dashes and with underscores, as num_workers"),
         ("runner.options.runner=x", "`runner.name` names the runner"),
@@ -498,6 +510,7 @@ def test_every_misspelling_of_a_key_by_one_character_is_put_right(key):
         "explain.jit=off",
         "runner.name=FlinkRunner",
         "runner.options.x=1",
+        "runner={name: DataflowRunner, accelerator: type:nvidia-l4;count:1}",
         "errors.max_fraction=1",
         "input.shards=b.tfrecord",
         "input.format=parquet",
