@@ -98,8 +98,28 @@ def normal_noise(seeds: Tensor, sample: Tensor, shape: tuple[int, ...]) -> Tenso
 
 
 def compiled(function: Callable[..., Result], *, jit: bool) -> Callable[..., Result]:
-    """`function` of tensors as one graph per input shape; `jit` has XLA compile it."""
-    return tf.function(function, jit_compile=jit, autograph=False, reduce_retracing=False)
+    """`function` of tensors as one graph per input shape; `jit` has XLA compile it.
+
+    It may be called by several threads at once. Each of them then runs a copy of the graph: oneDNN's convolutions keep
+    what they are adding in themselves, so that two calls of the same ones give wrong numbers, or crash.
+    """
+    options = {"autograph": False, "reduce_retracing": False}
+    traced = tf.function(function, jit_compile=jit, **options)
+    idle = [traced]
+
+    def call(*arguments: Any) -> Result:
+        try:
+            run = idle.pop()
+        except IndexError:
+            run = tf.function(
+                lambda *tensors: traced(*tensors), **options
+            )  # a call, which TensorFlow puts in its place
+        try:
+            return run(*arguments)
+        finally:
+            idle.append(run)
+
+    return call
 
 
 @tf.custom_gradient

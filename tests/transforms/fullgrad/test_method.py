@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import keras
@@ -244,3 +247,26 @@ def test_one_of_several_outputs_is_chosen_by_name_or_index() -> None:
         expose(model)
     with pytest.raises(CannotExpose, match="has no output 'sex'"):
         expose(model, "sex")
+
+
+def test_threads_that_explain_at_once_get_what_one_alone_gets() -> None:
+    script = """
+import numpy as np
+from concurrent.futures import ThreadPoolExecutor
+from benchmarks.method import resnet20
+from tests.transforms.fullgrad import networks
+from transforms.fullgrad import autodiff, expose, full_gradients
+
+autodiff.one_thread_a_call()  # as the pipeline does it, so that calls do overlap
+model = networks.randomize(resnet20())
+exposed, images = expose(model), networks.images(model, 8)
+alone = full_gradients(exposed, images)
+with ThreadPoolExecutor(4) as pool:
+    for found in pool.map(lambda _: full_gradients(exposed, images), range(160)):
+        np.testing.assert_array_equal(found.maps, alone.maps)
+        np.testing.assert_array_equal(found.layer_terms, alone.layer_terms)
+"""
+    # A process of its own, which one is enough to crash: threads are a setting of the whole process.
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
