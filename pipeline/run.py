@@ -380,8 +380,9 @@ def _check_prism(location: str | None) -> None:
     """
     if location is None or not os.path.isfile(location):
         package = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam.__version__}"
+        is_wrong = "is missing" if location is None else f"is {location}, which is no file"
         raise CannotRun(
-            f"runner.options.prism_location {'is missing' if location is None else f'is {location}, which is no file'}; "
+            f"runner.options.prism_location {is_wrong}; "
             f"it must be a Prism binary on this machine, as `go install {package}` makes one, or "
             "runner.options.job_endpoint the address of one that runs"
         )
