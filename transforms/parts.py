@@ -395,7 +395,8 @@ class Output:
         """Writes a unit's partial statistics, each block of classes as row groups of its own."""
         with (
             self.writing(self.part("partials", unit)) as sink,
-            pq.ParquetWriter(sink, self.schema(PARTIALS), compression="zstd") as writer,
+            # Without dictionaries, as in `writing_rows`: of numbers they would be written in vain.
+            pq.ParquetWriter(sink, self.schema(PARTIALS), compression="zstd", use_dictionary=False) as writer,
         ):
             for _, block in itertools.groupby(sorted(classes), class_block):
                 writer.write_table(statistics_table({c: classes[c] for c in block}))
@@ -407,14 +408,24 @@ class Output:
             for group in range(file.num_row_groups):
                 classes = file.metadata.row_group(group).column(0).statistics
                 if block is None or class_block(classes.min) <= block <= class_block(classes.max):
-                    for class_index, statistics in statistics_from_table(file.read_row_group(group)):
+                    # A thread for each column would cost more than reading them does.
+                    for class_index, statistics in statistics_from_table(file.read_row_group(group, use_threads=False)):
                         if block is None or class_block(class_index) == block:
                             yield class_index, statistics
 
     def read_blocks(self, unit: Unit) -> list[int]:
         """The blocks of classes that a unit has partial statistics of."""
         with _open(self.part("partials", unit)) as source:
-            return sorted({class_block(c) for c in pq.read_table(source, columns=["class"])["class"].to_pylist()})
+            file = pq.ParquetFile(source)
+            blocks: set[int] = set()
+            for group in range(file.num_row_groups):
+                classes = file.metadata.row_group(group).column(0).statistics
+                ends = {class_block(classes.min), class_block(classes.max)}
+                if len(ends) > 1:  # as earlier versions wrote them
+                    table = file.read_row_group(group, ["class"], use_threads=False)
+                    ends = {class_block(c) for c in table["class"].to_pylist()}
+                blocks |= ends
+        return sorted(blocks)
 
 
 class RowWriter:
@@ -492,7 +503,7 @@ def _open(path: str) -> IO[bytes]:
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file as a table."""
     with _open(path) as source:
-        return pq.read_table(source, columns=list(columns) if columns else None)
+        return pq.ParquetFile(source).read(list(columns) if columns else None, use_threads=False)
 
 
 def read_maps(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
