@@ -46,7 +46,7 @@ for _ in range(2):
 
 # Plans units of shards that are names alone, and builds their graph; a line of JSON.
 _PLAN = """
-import json, resource, sys, time
+import json, sys, time
 import apache_beam as beam
 import psutil
 from pipeline.plan import plan_units
@@ -62,20 +62,17 @@ class Named(Source):
 def memory():
     return psutil.Process().memory_info().rss
 
-def peak():
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
 count = int(sys.argv[1])
 start, before = time.perf_counter(), memory()
 shards = [Shard(f"gs://bucket/dataset/train-{i:07d}-of-{count:07d}.parquet", "parquet", 1000 + i) for i in range(count)]
 units = plan_units(shards, Named(Fields()), images_per_unit=1)
-planned, kept, most = time.perf_counter(), memory(), peak()
+planned, kept = time.perf_counter(), memory()
 pipeline = beam.Pipeline()
 pipeline | beam.Create(units) | beam.Reshuffle()
 message = len(pipeline.to_runner_api().SerializeToString())
 print(json.dumps({
     "units": len(units), "plan": planned - start, "graph": time.perf_counter() - planned,
-    "kept": kept - before, "most": most - before, "with_graph": peak() - before, "message": message,
+    "kept": kept - before, "with_graph": memory() - before, "message": message,
 }))
 """
 
@@ -145,10 +142,10 @@ def _dataset(folder: pathlib.Path, units: int) -> dict[str, Any]:
 def _plans(counts: Sequence[int]) -> Iterator[dict[str, Any]]:
     if not counts:
         return
-    table = Table("units", "planning", "building the graph", "bytes a unit", "at most", "with the graph", "sent")
+    table = Table("units", "planning", "building the graph", "bytes a unit", "with the graph", "sent")
     for count in counts:
         for row in _lines(_PLAN, str(count)):
-            sizes = (f"{row[name] / row['units']:,.0f}" for name in ("kept", "most", "with_graph", "message"))
+            sizes = (f"{row[name] / row['units']:,.0f}" for name in ("kept", "with_graph", "message"))
             table.add_row(f"{row['units']:,}", f"{row['plan']:.1f} s", f"{row['graph']:.1f} s", *sizes)
             yield {"runner": "none", **row}
     Console().print(table)

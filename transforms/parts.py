@@ -395,8 +395,10 @@ class Output:
         """Writes a unit's partial statistics, each block of classes as row groups of its own."""
         with (
             self.writing(self.part("partials", unit)) as sink,
-            # Without dictionaries, as in `writing_rows`: of numbers they would be written in vain.
-            pq.ParquetWriter(sink, self.schema(PARTIALS), compression="zstd", use_dictionary=False) as writer,
+            # Without what nobody would use: dictionaries of numbers, and the ends of all columns but the first.
+            pq.ParquetWriter(
+                sink, self.schema(PARTIALS), compression="zstd", use_dictionary=False, write_statistics=["class"]
+            ) as writer,
         ):
             for _, block in itertools.groupby(sorted(classes), class_block):
                 writer.write_table(statistics_table({c: classes[c] for c in block}))
