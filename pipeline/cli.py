@@ -1,7 +1,7 @@
 """The command line: `fullgrad run`, `demo`, `status`, `inspect`.
 
-Exit codes: 0 done; 1 done, but too many images failed or a check did not hold; 2 the request could not be run, in one
-sentence on standard error; 130 interrupted.
+Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; 2 the request
+could not be run; 130 interrupted. What is not 0 comes with one sentence on standard error.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 # What is imported inside the commands takes seconds to import, which `--help` and a misspelt key need not wait for.
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Without markup and emoji: what stands in brackets or between colons in a path is part of its name.
+_out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,10 +60,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     except BaseException as error:
         # Beam wraps an interrupt that reaches a worker's thread into an error of its own.
-        if not isinstance(error, KeyboardInterrupt) and not interrupted.is_set():
+        if isinstance(error, KeyboardInterrupt) or interrupted.is_set():
+            _err.print("interrupted; the same command goes on with what is missing")
+            return 130
+        if not _is_failed_run(error) or args.verbose:
             raise
-        _err.print("interrupted; the same command goes on with what is missing")
-        return 130
+        _err.print(f"fullgrad: {error}", style="red")
+        return 1
+
+
+def _is_failed_run(error: BaseException) -> bool:
+    from pipeline.run import RunFailed
+
+    return isinstance(error, RunFailed)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="fullgrad",
         description="Explains what an image classifier looks at, over a whole dataset: FullGrad maps of every image "
         "and their statistics per class, as Parquet.",
-        epilog="Exit codes: 0 done; 1 done, but too many images failed or a check did not hold; 2 the request could "
-        "not be run; 130 interrupted.",
+        epilog="Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; "
+        "2 the request could not be run; 130 interrupted.",
     )
     parser.add_argument("--verbose", action="store_true", help="show what Beam and the workers log")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -151,6 +161,13 @@ def _note_interrupts() -> threading.Event:
         signal.signal(signal.SIGINT, note)
     for handler in logging.getLogger().handlers:  # Beam logs the interrupt as an error, with its traceback
         handler.addFilter(lambda record: not interrupted.is_set())
+    complain = threading.excepthook
+
+    def excepthook(arguments: threading.ExceptHookArgs) -> None:
+        if not interrupted.is_set():  # otherwise it is Beam's threads that miss a runner that was interrupted too
+            complain(arguments)
+
+    threading.excepthook = excepthook
     return interrupted
 
 

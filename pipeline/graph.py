@@ -52,7 +52,7 @@ def build(
     )
     _ = (
         blocks
-        | "ClassRows" >> beam.Map(_write_rows, output, settings.run, AsList(digests), AsDict(rankings), names)
+        | "ClassRows" >> beam.Map(_write_rows, output, AsList(digests), AsDict(rankings), names)
         | "WrittenRows" >> ToList()
         | "WriteClasses" >> beam.Map(_write_classes, output)
     )
@@ -71,7 +71,6 @@ def _digests(block: tuple[int, Iterable[Unit]], output: Output) -> Iterator[Dige
 def _write_rows(
     block: tuple[int, Iterable[Unit]],
     output: Output,
-    run: str,
     digests: Sequence[Digest],
     rankings: Mapping[int, Ranking],
     names: Sequence[str] | None,
@@ -79,7 +78,7 @@ def _write_rows(
     """Writes the rows of a block of classes to a file for `_write_classes`; returns the block and the file."""
     classes = merge_block(*block, output)
     rows = [class_row(index, classes[index], digests, rankings, names) for index in sorted(classes)]
-    path = output.file("tmp", f"classes-{run}-{block[0]:06d}.parquet")
+    path = output.temporary(f"classes-{block[0]:06d}.parquet")
     output.write_table(path, pa.Table.from_pylist(rows, CLASSES))
     return block[0], path
 

@@ -13,6 +13,8 @@ from transforms.unit import Receipt, Shard, Unit
 # lost with a worker and that one large shard keeps many of them busy.
 AUTO_IMAGES = 2_048
 
+_COUNTED_TOGETHER = 1_024
+
 Range = tuple[int, float]  # [start, stop), stop may be infinite
 
 
@@ -63,7 +65,10 @@ def plan_units(
     units: list[Unit] = []
     left = math.inf if limit is None else limit
     with ThreadPoolExecutor(16) as pool:
-        for shard, count in zip(shards, pool.map(count_of, shards), strict=True):
+        # So many at a time: one that waits to be counted takes more memory than its unit.
+        groups = (shards[i : i + _COUNTED_TOGETHER] for i in range(0, len(shards), _COUNTED_TOGETHER))
+        counted = (pair for group in groups for pair in zip(group, pool.map(count_of, group), strict=True))
+        for shard, count in counted:
             if left <= 0:
                 break
             stop = math.inf

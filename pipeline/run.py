@@ -8,8 +8,11 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import os
 import platform
 import re
+import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +20,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, PrismRunnerOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, PipelineState
 
@@ -38,6 +41,10 @@ from transforms.unit import Receipt, Unit
 
 class CannotRun(ValueError):
     """The request cannot be run; one sentence that names the file or key and what would be right."""
+
+
+class RunFailed(RuntimeError):
+    """The runner gave up; one sentence that says why, and that the same command goes on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,9 +105,10 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         )
         source = source_for(shards[0].format, fields)
         source.check(shards[0])
+        run = uuid.uuid4().hex[:12]
         settings = ExplainSettings(
-            run=uuid.uuid4().hex[:12],
-            output=Output(config.output.path, _fingerprint(config, spec)),
+            run=run,
+            output=Output(config.output.path, _fingerprint(config, spec), run),
             model=spec,
             fields=fields,
             targets=config.explain.targets,
@@ -144,14 +152,12 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
 
     Raises:
       CannotRun: the output cannot be written.
-      RuntimeError: the runner reports that the pipeline did not end well.
+      RunFailed: the runner gave up, or somebody else cancelled the job.
     """
     output = plan.settings.output
     try:
         output.create()
-        if "://" not in output.path and plan.config.runner.name == "direct":
-            # In-process, nobody else is at work on a local folder; on a cluster, an earlier job's workers might be.
-            output.clear_temporary()
+        output.clear_temporary()
         output.write_json(output.file("run.json"), json.dumps(_run_json(plan), indent=1))
     except (OSError, BeamIOError) as error:
         raise CannotRun(f"output.path: {output.path} cannot be written; give a folder that can ({error})") from error
@@ -159,12 +165,33 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
     pipeline = beam.Pipeline(runner=_runner(plan.config), options=PipelineOptions(list(plan.beam_flags)))
     units = [*(receipt.unit for receipt in plan.receipts), *plan.units]
     build(pipeline, units, plan.settings, plan.config.runner.accelerator)
-    result = pipeline.run()
-    state = result.wait_until_finish()
-    if state not in (PipelineState.DONE, None):
-        raise RuntimeError(f"the pipeline ended in state {state}; the runner's log says why")
+    try:
+        _run_to_its_end(pipeline)
+    except Exception as error:  # runners raise whatever they raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
+        raise RunFailed(
+            f"{plan.config.runner.name} did not run the job to its end: {reason}; what was committed until then stays, "
+            "and the same command goes on with what is missing"
+        ) from error
     output.clear_temporary()
     return read_summary(output)
+
+
+def _run_to_its_end(pipeline: beam.Pipeline) -> None:
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    result = pipeline.run()
+    if threading.current_thread() is threading.main_thread():
+        # Beam's own handler stops a job server that it started, after which nobody can cancel the job.
+        signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        state = result.wait_until_finish()
+    except KeyboardInterrupt:
+        # The job runs elsewhere, and would go on beside the next one.
+        with contextlib.suppress(Exception):  # the runner may have been interrupted as well
+            result.cancel()
+        raise
+    if state not in (PipelineState.DONE, None):
+        raise RuntimeError(f"the pipeline ended in state {state}; the runner's log says why")
 
 
 def read_summary(output: Output) -> Summary:
@@ -322,4 +349,22 @@ def _beam_flags(config: Config, further: Sequence[str]) -> tuple[str, ...]:
         raise CannotRun(f"runner.options: Beam does not take these, {last}") from error
     if unknown:
         raise CannotRun(f"runner.options: Beam knows no option {sorted(unknown)[0]!r}")
+    if config.runner.name == "PrismRunner" and not options.view_as(PortableOptions).job_endpoint:
+        _check_prism(options.view_as(PrismRunnerOptions).prism_location)
     return tuple(flags)
+
+
+def _check_prism(location: str | None) -> None:
+    """Refuses what Beam would download a binary for.
+
+    Raises:
+      CannotRun: the location is no local file.
+    """
+    if location is None or not os.path.isfile(location):
+        package = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam.__version__}"
+        is_wrong = "is missing" if location is None else f"is {location}, which is no file"
+        raise CannotRun(
+            f"runner.options.prism_location {is_wrong}; "
+            f"it must be a Prism binary on this machine, as `go install {package}` makes one, or "
+            "runner.options.job_endpoint the address of one that runs"
+        )

@@ -46,7 +46,7 @@ class Elsewhere(FileSystem):
 
     def _list(self, dir_or_prefix: str) -> Iterator[FileMetadata]:
         for found in self._disk._list(_local(dir_or_prefix)):
-            yield FileMetadata(_SCHEME + found.path, found.size_in_bytes)
+            yield FileMetadata(_SCHEME + found.path, found.size_in_bytes, found.last_updated_in_seconds)
 
     def create(self, path: str, *arguments: Any, **named: Any) -> Any:
         return self._disk.create(_local(path), *arguments, **named)

@@ -7,7 +7,10 @@ import dataclasses
 import difflib
 import itertools
 import json
+import os
 import posixpath
+import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.statistics import FIGURES, ClassStatistics, Moments, Ranking, Sample
@@ -29,6 +32,9 @@ _STRINGS = pa.list_(pa.string())
 
 # Rows are gathered to row groups of about this size: large enough to compress and to scan, small enough to hold.
 _ROW_GROUP_BYTES = 16 << 20
+
+# A temporary file of another machine that nobody has touched for so long is taken for one that was left behind.
+_ABANDONED_SECONDS = 24 * 3600.0
 
 MAPS = pa.schema(
     [
@@ -259,10 +265,12 @@ class Output:
     Attributes:
       path: the folder.
       fingerprint: what identifies model, method and map settings; stands in the metadata of every Parquet file.
+      run: the run that writes; stands in the names of its temporary files.
     """
 
     path: str
     fingerprint: str = ""
+    run: str = ""
 
     def file(self, *names: str) -> str:
         return FileSystems.join(self.path, *names)
@@ -284,12 +292,30 @@ class Output:
             with contextlib.suppress(BeamIOError, OSError):  # there already, or a store without folders
                 FileSystems.mkdirs(self.file(name))
 
+    def temporary(self, name: str) -> str:
+        """A file of this run that `clear_temporary` deletes at the run's end."""
+        return self.file("tmp", f"{self.run}~{name}")
+
     def clear_temporary(self) -> None:
-        """Deletes what interrupted attempts left behind. Only when no attempt is under way."""
-        left = list_files(self.file("tmp", "*"))
+        """Deletes what attempts left behind, before this run's first attempt and after its last.
+
+        Another run may be at work on the same output, as one that its launcher lost sight of: what it is writing stays.
+        """
+        left = [file.path for file in _match(self.file("tmp", "*")) if self._is_left(file)]
         if left:
             with contextlib.suppress(BeamIOError):  # another launcher cleared them at the same time
                 FileSystems.delete(left)
+
+    def _is_left(self, file: FileMetadata) -> bool:
+        """Whether nobody is writing a temporary file any more: it is of this run, of a process of this machine that has
+        ended, or old. A heartbeat may always go: it comes again."""
+        name = posixpath.basename(file.path)
+        run, *writer = name.split("~")
+        if name.endswith(".progress") or run == self.run:
+            return True
+        if len(writer) == 4 and writer[0] == socket.gethostname() and not _is_running(int(writer[1])):
+            return True
+        return 0 < file.last_updated_in_seconds < time.time() - _ABANDONED_SECONDS
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[IO[bytes]]:
@@ -297,7 +323,8 @@ class Output:
 
         What had the name before is replaced whole: two that write the same unit leave one of two equal files.
         """
-        temporary = self.file("tmp", f"{uuid.uuid4().hex}-{posixpath.basename(path)}")
+        writer = f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:12]}"
+        temporary = self.temporary(f"{writer}~{posixpath.basename(path)}.part")
         sink = FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED)
         try:
             yield sink
@@ -368,7 +395,10 @@ class Output:
         """Writes a unit's partial statistics, each block of classes as row groups of its own."""
         with (
             self.writing(self.part("partials", unit)) as sink,
-            pq.ParquetWriter(sink, self.schema(PARTIALS), compression="zstd") as writer,
+            # Without what nobody would use: dictionaries of numbers, and the ends of all columns but the first.
+            pq.ParquetWriter(
+                sink, self.schema(PARTIALS), compression="zstd", use_dictionary=False, write_statistics=["class"]
+            ) as writer,
         ):
             for _, block in itertools.groupby(sorted(classes), class_block):
                 writer.write_table(statistics_table({c: classes[c] for c in block}))
@@ -380,14 +410,24 @@ class Output:
             for group in range(file.num_row_groups):
                 classes = file.metadata.row_group(group).column(0).statistics
                 if block is None or class_block(classes.min) <= block <= class_block(classes.max):
-                    for class_index, statistics in statistics_from_table(file.read_row_group(group)):
+                    # A thread for each column would cost more than reading them does.
+                    for class_index, statistics in statistics_from_table(file.read_row_group(group, use_threads=False)):
                         if block is None or class_block(class_index) == block:
                             yield class_index, statistics
 
     def read_blocks(self, unit: Unit) -> list[int]:
         """The blocks of classes that a unit has partial statistics of."""
         with _open(self.part("partials", unit)) as source:
-            return sorted({class_block(c) for c in pq.read_table(source, columns=["class"])["class"].to_pylist()})
+            file = pq.ParquetFile(source)
+            blocks: set[int] = set()
+            for group in range(file.num_row_groups):
+                classes = file.metadata.row_group(group).column(0).statistics
+                ends = {class_block(classes.min), class_block(classes.max)}
+                if len(ends) > 1:  # as earlier versions wrote them
+                    table = file.read_row_group(group, ["class"], use_threads=False)
+                    ends = {class_block(c) for c in table["class"].to_pylist()}
+                blocks |= ends
+        return sorted(blocks)
 
 
 class RowWriter:
@@ -427,10 +467,24 @@ def _replace(source: str, destination: str) -> None:
 
 def list_files(pattern: str) -> list[str]:
     """The paths that match a pattern; none where the folder is not there."""
+    return [file.path for file in _match(pattern)]
+
+
+def _match(pattern: str) -> list[FileMetadata]:
     try:
-        return [metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list]
+        return FileSystems.match([pattern])[0].metadata_list
     except BeamIOError:
         return []
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def read_bytes(path: str) -> bytes | None:
@@ -451,7 +505,7 @@ def _open(path: str) -> IO[bytes]:
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file as a table."""
     with _open(path) as source:
-        return pq.read_table(source, columns=list(columns) if columns else None)
+        return pq.ParquetFile(source).read(list(columns) if columns else None, use_threads=False)
 
 
 def read_maps(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:

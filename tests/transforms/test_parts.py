@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
+import socket
+import subprocess
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -253,6 +257,34 @@ def test_what_interrupted_attempts_left_is_cleared(output: Output) -> None:
     output.clear_temporary()
     output.clear_temporary()
     assert files(output) == ["run.json"]
+
+
+def test_what_another_run_is_writing_is_not_cleared(output: Output) -> None:
+    other = dataclasses.replace(output, run="other")
+    with other.writing(output.file("a.json")) as sink:
+        sink.write(b"{}")
+        output.clear_temporary()
+    assert files(output) == ["a.json"]
+
+
+def test_what_was_left_is_cleared_once_nobody_can_be_writing_it(output: Output) -> None:
+    with subprocess.Popen(["true"]) as process:  # has ended behind this, and its id is nobody's
+        pass
+    here, hour = socket.gethostname(), 3600
+    ages = {
+        f"other~{here}~{process.pid}~1~ended-process.parquet.part": 0,
+        f"other~elsewhere~{os.getpid()}~2~on-another-machine.parquet.part": hour,
+        f"other~elsewhere~{os.getpid()}~3~long-ago.parquet.part": 25 * hour,
+        "other~classes-000000.parquet": hour,
+        f"mine~elsewhere~{os.getpid()}~4~of-this-run.parquet.part": 0,
+    }
+    for name, age in ages.items():
+        path = pathlib.Path(output.file("tmp", name).removeprefix("elsewhere://"))
+        path.write_bytes(b"")
+        os.utime(path, (time.time() - age,) * 2)
+    dataclasses.replace(output, run="mine").clear_temporary()
+    left = [pathlib.PurePath(path).name.rpartition("~")[2] for path in files(output)]
+    assert sorted(left) == ["classes-000000.parquet", "on-another-machine.parquet.part"]
 
 
 def test_receipts_come_in_the_order_of_shards_and_records(output: Output) -> None:

@@ -1,0 +1,1 @@
+"""Runs on servers in processes of their own, all of them on loopback: Prism, Flink, and Beam's worker pools."""

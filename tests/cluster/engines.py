@@ -1,0 +1,90 @@
+"""The engines that a run is tried on, each started and described in the same way."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import psutil
+
+from tests.cluster import artifacts
+from tests.cluster.flink import FlinkCluster
+from tests.cluster.servers import Server, accepts, free_port, running, start_worker_pool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that is up and waits for jobs.
+
+    Attributes:
+      name: its name.
+      runner: the section `runner` of a configuration that runs on it.
+      processes: how many worker processes explain units in one job.
+      retries: whether it goes on with a job whose worker was lost; the others give the job up.
+      pools: in which it starts its workers; none where they are children of the launcher.
+      flink: the cluster, of Flink alone.
+    """
+
+    name: str
+    runner: dict[str, Any]
+    processes: int
+    retries: bool
+    pools: Sequence[Server] = ()
+    flink: FlinkCluster | None = None
+
+    def is_worker(self, pid: int) -> bool:
+        """Whether that process is one of the workers in the pools."""
+        children = [child.pid for pool in self.pools for child in psutil.Process(pool.pid).children()]
+        return pid in children
+
+
+@contextlib.contextmanager
+def prism(folder: pathlib.Path) -> Iterator[Engine]:
+    """Prism, which every run starts for itself, and a worker pool. It starts one worker for the environment of a job,
+    and gives a job up when that is lost."""
+    binary, port = artifacts.prism(), free_port("127.0.0.1")
+    with running(start_worker_pool("127.0.0.1", port, folder / "pool.log")) as pool:
+        pool.wait_until(lambda: accepts("127.0.0.1", port))
+        options = {
+            "prism_location": str(binary),
+            "environment_type": "EXTERNAL",
+            "environment_config": f"127.0.0.1:{port}",
+        }
+        yield Engine("prism", {"name": "PrismRunner", "options": options}, 1, False, [pool])
+
+
+@contextlib.contextmanager
+def processes(folder: pathlib.Path) -> Iterator[Engine]:
+    """Beam's own runner with two worker processes. It gives a job up when one is lost."""
+    options = {"direct_num_workers": 2, "direct_running_mode": "multi_processing"}
+    yield Engine("processes", {"name": "direct", "options": options}, 2, False)
+
+
+@contextlib.contextmanager
+def flink(folder: pathlib.Path) -> Iterator[Engine]:
+    """A Flink cluster of two TaskManagers, with a worker pool beside each, and Beam's job server, which every run
+    starts for itself."""
+    job_server = artifacts.flink_job_server()
+    with FlinkCluster(artifacts.flink(), folder) as cluster:
+        options = {
+            "flink_master": cluster.rest,
+            "flink_version": artifacts.FLINK_LINE,
+            "flink_job_server_jar": str(job_server),
+            "environment_type": "EXTERNAL",
+            "environment_config": cluster.environment_config,
+            "environment_cache_millis": 600_000,
+            "parallelism": 2,
+            "number_of_execution_retries": 5,
+            "execution_retry_delay": 1_000,
+        }
+        yield Engine("flink", {"name": "FlinkRunner", "options": options}, 2, True, cluster.pools, cluster)
+
+
+ENGINES: dict[str, Callable[[pathlib.Path], contextlib.AbstractContextManager[Engine]]] = {
+    "prism": prism,
+    "processes": processes,
+    "flink": flink,
+}

@@ -1,0 +1,99 @@
+"""`fullgrad run` in a process of its own, as a user starts it, and how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+
+from tests.cluster.engines import Engine
+from tests.cluster.servers import ROOT
+from transforms.parts import Output
+from transforms.unit import Receipt
+
+_A_WHILE = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Attempt:
+    """A part under way: the process that writes it, and the part's name."""
+
+    pid: int
+    part: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """A configuration, to be run on an engine.
+
+    Attributes:
+      config: the file.
+      path: the output folder.
+    """
+
+    config: pathlib.Path
+    path: str
+
+    @classmethod
+    def on(cls, engine: Engine, value: dict[str, Any], folder: pathlib.Path) -> Run:
+        """Writes the configuration into a folder, where its output will be as well."""
+        path = str(folder / "out")
+        config = folder / "config.json"  # JSON is YAML
+        output = {**value["output"], "path": path}
+        config.write_text(json.dumps({**value, "output": output, "runner": engine.runner}))
+        return cls(config, path)
+
+    @contextlib.contextmanager
+    def started(self) -> Iterator[subprocess.Popen[str]]:
+        """Starts it; at the end of the block it is gone, and so are the processes that it started."""
+        command = [sys.executable, "-m", "pipeline", "run", str(self.config)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                children = psutil.Process(process.pid).children(recursive=True)
+                process.kill()
+                process.wait()
+                for child in children:
+                    child.kill()
+
+    def finish(self) -> str:
+        """Runs it to its end, which must be a good one; returns what it says."""
+        with self.started() as process:
+            said, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+        return said
+
+    def receipts(self) -> list[Receipt]:
+        return Output(self.path).read_receipts()
+
+    def attempts(self) -> list[Attempt]:
+        """The parts of `maps` that have been under way for a while; nothing is written of them but their beginning."""
+        found = []
+        for path in pathlib.Path(self.path, "tmp").glob("*.parquet.part"):
+            with contextlib.suppress(FileNotFoundError):  # it has got its name meanwhile
+                if time.time() - path.stat().st_mtime > _A_WHILE:
+                    _, _, pid, _, part = path.name.split("~")
+                    found.append(Attempt(int(pid), part))
+        return found
+
+    def wait_for(self, process: subprocess.Popen[str], part: str) -> Attempt:
+        """Waits until something is committed and the part is under way; returns the attempt at it."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            for attempt in self.attempts():
+                if part in attempt.part and self.receipts():
+                    return attempt
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        raise AssertionError(f"{part} was not seen under way:\n{process.communicate()[0]}")

@@ -1,0 +1,111 @@
+"""A server in a process of its own: started, waited for, and stopped by its id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import psutil
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+class Server:
+    """A process whose output goes to a file.
+
+    Attributes:
+      name: what error messages call it.
+      log: the file.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], log: pathlib.Path, env: Mapping[str, str] | None = None):
+        self.name = name
+        self.log = log
+        with log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float = 60) -> None:
+        """Waits until it is ready.
+
+        Raises:
+          RuntimeError: it ended, or it takes longer than so many seconds; with the end of its log.
+        """
+        deadline = time.monotonic() + seconds
+        while not ready():
+            ended = self._process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                what = f"ended with {self._process.returncode}" if ended else f"was not ready within {seconds:g} s"
+                raise RuntimeError(f"{self.name} {what}:\n{self.log.read_text(errors='replace')[-4000:]}")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """SIGKILL, as when the machine is lost."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Asks it to end, and after a while makes it, with the processes that it started."""
+        if self._process.poll() is not None:
+            return
+        children = psutil.Process(self.pid).children(recursive=True)
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+@contextlib.contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """Stops the server at the end of the block, however that ends."""
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def free_port(*hosts: str) -> int:
+    """A port that is free on all these loopback addresses."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
+            first.bind((hosts[0], 0))
+            port: int = first.getsockname()[1]
+            try:
+                for host in hosts[1:]:
+                    stack.enter_context(socket.socket()).bind((host, port))
+            except OSError:
+                continue
+            return port
+
+
+def accepts(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def start_worker_pool(host: str, port: int, log: pathlib.Path) -> Server:
+    """A pool in which an engine starts Python worker processes."""
+    # Beam starts `python`, whichever that is.
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+    command = [sys.executable, "-m", "tests.cluster.worker_pool", f"{host}:{port}"]
+    return Server(f"the worker pool on {host}:{port}", command, log, {"PATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"})

@@ -1,0 +1,147 @@
+"""The same pipeline on every engine: what comes out, who worked, and what remains when a worker or the job is lost."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeline.config import Config
+from pipeline.run import launch, prepare
+from tests.cluster.engines import Engine
+from tests.cluster.runs import Run
+from tests.outputs import assert_same_output
+from transforms.parts import Output, read_maps
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def undisturbed(engine: Engine, dataset: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A whole run on the engine."""
+    run = Run.on(engine, dataset, tmp_path_factory.mktemp("undisturbed"))
+    run.finish()
+    return run
+
+
+def test_the_same_comes_out_as_of_a_direct_run(undisturbed: Run, expected: str) -> None:
+    assert_same_output(undisturbed.path, expected)
+    assert os.listdir(f"{undisturbed.path}/tmp") == []
+
+
+def test_every_worker_process_does_a_share_and_loads_the_model_once(undisturbed: Run, engine: Engine) -> None:
+    receipts = undisturbed.receipts()
+    workers = {receipt.worker for receipt in receipts}
+    assert len(receipts) == 7
+    assert len(workers) == engine.processes
+    assert str(os.getpid()) not in {worker.rpartition("/")[2] for worker in workers}
+    assert {receipt.models_loaded for receipt in receipts} == {1}
+
+
+def test_a_worker_killed_in_the_middle_of_a_unit_loses_nothing_else(
+    engine: Engine, dataset: dict[str, Any], expected: str, tmp_path: pathlib.Path
+) -> None:
+    run = Run.on(engine, dataset, tmp_path)
+    with run.started() as process:
+        attempt = run.wait_for(process, "large")
+        assert engine.is_worker(attempt.pid) == bool(engine.pools)
+        psutil.Process(attempt.pid).kill()
+        said, _ = process.communicate(timeout=200)
+    if engine.retries:
+        assert process.returncode == 0, said
+    else:
+        assert process.returncode == 1, said
+        assert "the same command goes on with what is missing" in said
+        assert not [receipt for receipt in run.receipts() if "large" in receipt.unit.shard.path]
+    done = run.receipts()
+    assert {row["shard"] for row in read_maps(run.path, ["shard"])} == {receipt.unit.shard.path for receipt in done}
+
+    said = run.finish()
+    assert f"{7 - len(done)} unit{'' if len(done) == 6 else 's'} to explain, {len(done)} done before" in said
+    _are_still_there(done, run)
+    assert_same_output(run.path, expected)
+    assert os.listdir(f"{run.path}/tmp") == []
+
+
+def test_a_cancelled_job_submitted_again_computes_only_what_is_missing(
+    engine: Engine, dataset: dict[str, Any], expected: str, tmp_path: pathlib.Path
+) -> None:
+    if not engine.pools:
+        pytest.skip(
+            "of a launcher whose children are the workers, tests/pipeline/test_run.py says what an interrupt does"
+        )
+    run = Run.on(engine, dataset, tmp_path)
+    with run.started() as process:
+        attempt = run.wait_for(process, "large")
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "interrupted; the same command goes on with what is missing" in said
+    assert "Traceback" not in said
+    _wait_until_it_is_given_up(attempt.pid, engine)
+    done = run.receipts()
+
+    said = run.finish()
+    assert f"{7 - len(done)} unit{'' if len(done) == 6 else 's'} to explain, {len(done)} done before" in said
+    _are_still_there(done, run)
+    assert_same_output(run.path, expected)
+
+
+def test_a_task_manager_killed_in_the_middle_of_a_job_changes_nothing(
+    engine: Engine, dataset: dict[str, Any], expected: str, tmp_path: pathlib.Path
+) -> None:
+    if engine.flink is None:
+        pytest.skip(f"{engine.name} has no TaskManagers")
+    run = Run.on(engine, dataset, tmp_path)
+    with run.started() as process:
+        run.wait_for(process, "large")
+        engine.flink.task_managers[0].kill()
+        engine.flink.replace_task_manager(0)
+        said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert_same_output(run.path, expected)
+
+
+def test_resnet20_on_cifar10_gives_what_a_direct_run_gives(
+    engine: Engine, cifar10: dict[str, Any], direct_cifar10: str, tmp_path: pathlib.Path
+) -> None:
+    run = Run.on(engine, cifar10, tmp_path)
+    run.finish()
+    assert len({receipt.worker for receipt in run.receipts()}) == engine.processes
+    assert_same_output(run.path, direct_cifar10)
+
+
+@pytest.fixture(scope="module")
+def cifar10(test_data: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The four real shards and the real ResNet-20."""
+    data = test_data / "cifar10"
+    scale = {"divide": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    return {
+        "input": {"shards": str(data / "cifar10_test.tfrecord-*")},
+        "model": {"path": str(data / "resnet20_cifar10.keras"), "preprocess": {"scale": scale}},
+        "explain": {"batch_size": 64},
+        "output": {"path": str(tmp_path_factory.mktemp("cifar10") / "out")},
+    }
+
+
+@pytest.fixture(scope="module")
+def direct_cifar10(cifar10: dict[str, Any]) -> str:
+    launch(prepare(Config.from_dict(cifar10)))
+    return str(cifar10["output"]["path"])
+
+
+def _are_still_there(done: list[Any], run: Run) -> None:
+    """Whether what was committed was not computed again."""
+    now = {receipt.unit.id: receipt for receipt in run.receipts()}
+    assert [now[receipt.unit.id] for receipt in done] == done
+    assert len(now) == 7
+    assert Output(run.path).read_json("summary.json")["units_computed"] == 7 - len(done)
+
+
+def _wait_until_it_is_given_up(pid: int, engine: Engine) -> None:
+    """Waits for the end of a worker whose job is gone, which finishes or drops what it has begun."""
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)

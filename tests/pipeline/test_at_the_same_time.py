@@ -1,0 +1,90 @@
+"""Two runs into one output at the same time, as where a launcher or a runner lost sight of the first."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from pipeline.config import Config
+from pipeline.run import launch, prepare
+from tests import shards
+from tests.outputs import assert_same_output
+from tests.samples import configuration, encoded_images
+from transforms.parts import Output, read_maps
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+# Plans, says how many units there are to do, waits for a word, and does them: with their launcher, or without.
+_RUN = """
+import sys
+from pipeline.config import load_config
+from pipeline.run import launch, prepare
+from transforms.explain import explain_unit
+plan = prepare(load_config(sys.argv[1]))
+print(len(plan.units), flush=True)
+input()
+print(launch(plan).images if sys.argv[2] == "run" else sum(explain_unit(u, plan.settings).images for u in plan.units))
+"""
+
+UNITS = 20
+
+
+@pytest.fixture
+def dataset(tmp_path: pathlib.Path) -> dict[str, Any]:
+    for name, seed in (("a", 0), ("b", 1)):
+        shards.write_tfrecord(tmp_path / f"{name}.tfrecord", encoded_images(60, seed))
+    return configuration(tmp_path, str(tmp_path / "*.tfrecord"), input={"images_per_unit": 120 // UNITS})
+
+
+def _at_the_same_time(value: dict[str, Any], folder: pathlib.Path, *how: str) -> list[tuple[int, str]]:
+    """Starts a process for each of `how`, lets all begin when all have planned; their exit codes and last words."""
+    config = folder / "config.json"
+    config.write_text(json.dumps(value))
+    commands = [[sys.executable, "-c", _RUN, str(config), each] for each in how]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, cwd=ROOT, **pipes) for command in commands]
+    try:
+        planned = [int(process.stdout.readline()) for process in processes]
+        assert planned == [UNITS] * len(how), "all begin before anything is committed"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        said = [process.communicate(timeout=120)[0].strip() for process in processes]
+        return [(process.returncode, words) for process, words in zip(processes, said, strict=True)]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _parts(path: str, kind: str) -> list[str]:
+    return sorted(file.name.removesuffix(".parquet") for file in pathlib.Path(path, kind).iterdir())
+
+
+def test_two_runs_at_the_same_time_leave_one_whole_output(dataset: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    assert _at_the_same_time(dataset, tmp_path, "run", "run") == [(0, "120")] * 2
+    path = dataset["output"]["path"]
+    assert len(Output(path).read_receipts()) == UNITS
+    alone = {**dataset, "output": {**dataset["output"], "path": str(tmp_path / "alone")}}
+    launch(prepare(Config.from_dict(alone)))
+    assert_same_output(path, alone["output"]["path"])
+
+
+def test_two_processes_at_the_same_units_leave_one_part_of_each(
+    dataset: dict[str, Any], tmp_path: pathlib.Path
+) -> None:
+    prepare(Config.from_dict(dataset)).settings.output.create()
+    assert _at_the_same_time(dataset, tmp_path, "units", "units") == [(0, "120")] * 2
+    output = Output(dataset["output"]["path"])
+    units = {receipt.unit.id for receipt in output.read_receipts()}
+    assert len(units) == UNITS
+    for kind in ("maps", "partials"):
+        assert _parts(output.path, kind) == sorted(units)
+    rows = sorted((row["shard"], row["index"]) for row in read_maps(output.path))
+    assert rows == [(str(tmp_path / f"{name}.tfrecord"), i) for name in "ab" for i in range(60)]
+    assert list(pathlib.Path(output.file("tmp")).iterdir()) == []
