@@ -100,8 +100,9 @@ def normal_noise(seeds: Tensor, sample: Tensor, shape: tuple[int, ...]) -> Tenso
 def compiled(function: Callable[..., Result], *, jit: bool) -> Callable[..., Result]:
     """`function` of tensors as one graph per input shape; `jit` has XLA compile it.
 
-    It may be called by several threads at once. Each of them then runs a copy of the graph: oneDNN's convolutions keep
-    what they are adding in themselves, so that two calls of the same ones give wrong numbers, or crash.
+    It may be called by several threads at once. Each of them then runs a copy of the graph, which TensorFlow inlines:
+    oneDNN's convolutions that are fused with a sum keep its operands in themselves, so that two calls of the same one
+    crash (TensorFlow 2.21, in `MklConvOp::AllocateOutputTensor`).
     """
     options = {"autograph": False, "reduce_retracing": False}
     traced = tf.function(function, jit_compile=jit, **options)
@@ -111,9 +112,7 @@ def compiled(function: Callable[..., Result], *, jit: bool) -> Callable[..., Res
         try:
             run = idle.pop()
         except IndexError:
-            run = tf.function(
-                lambda *tensors: traced(*tensors), **options
-            )  # a call, which TensorFlow puts in its place
+            run = tf.function(lambda *tensors: traced(*tensors), **options)
         try:
             return run(*arguments)
         finally:

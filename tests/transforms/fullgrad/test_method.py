@@ -262,11 +262,11 @@ model = networks.randomize(resnet20())
 exposed, images = expose(model), networks.images(model, 8)
 alone = full_gradients(exposed, images)
 with ThreadPoolExecutor(4) as pool:
-    for found in pool.map(lambda _: full_gradients(exposed, images), range(160)):
+    for found in pool.map(lambda _: full_gradients(exposed, images), range(600)):
         np.testing.assert_array_equal(found.maps, alone.maps)
         np.testing.assert_array_equal(found.layer_terms, alone.layer_terms)
 """
-    # A process of its own, which one is enough to crash: threads are a setting of the whole process.
+    # A process of its own: threads are a setting of the whole process, and what is tested for here crashed it.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
