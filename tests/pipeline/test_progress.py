@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 import time
 
 import pytest
@@ -12,7 +13,13 @@ from pipeline.progress import Progress, Tracker
 from transforms.parts import Output
 from transforms.unit import Receipt, Shard, Unit
 
-NOW = time.time()
+NOW = 0.0
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each test's own: by the time that it runs, minutes may have passed since this module was imported.
+    monkeypatch.setattr(sys.modules[__name__], "NOW", time.time())
 
 
 def unit(number: int) -> Unit:
