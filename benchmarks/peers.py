@@ -5,8 +5,10 @@ What `benchmarks.method` compares itself with; needs the extra `peers`.
 
 from __future__ import annotations
 
+import copy
 import functools
 import operator
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,11 +57,18 @@ class Peer:
     def __init__(self, exposed: Exposed):
         """Raises PeerError where the model has something that is not translated."""
         self.module = _Translation(exposed).module().eval().requires_grad_(False)
+        # The authors' algorithm has a module of its own: activations in place would overwrite the outputs at which it
+        # wants gradients.
+        self._watched = copy.deepcopy(self.module)
+        self._outputs = threading.local()  # of the layers with a bias, in the forward pass of each thread
         self._bias_layers: list[tuple[Any, Any]] = []
-        for layer in self.module.modules():
+        for layer in self._watched.modules():
+            if getattr(layer, "inplace", False):
+                layer.inplace = False
             bias = _bias(layer)
             if bias is not None:
                 self._bias_layers.append((layer, bias))
+                layer.register_forward_hook(lambda layer, _, output: self._outputs.of.__setitem__(layer, output))
 
     def batch(self, images: np.ndarray) -> Any:
         """Images [N, H, W, C] as a tensor [N, C, H, W]."""
@@ -82,21 +91,11 @@ class Peer:
         Srinivas & Fleuret 2019 (arXiv 1905.00780), section 5, and idiap/fullgrad-saliency: Σ_c ψ(x ⊙ ∂f/∂x) plus, of
         every layer with a bias or an effective one and an output with places, Σ_c resize(ψ(b ⊙ ∂f/∂z)).
         """
-        outputs: dict[Any, Any] = {}
-        hooks = [
-            layer.register_forward_hook(lambda layer, _, output: outputs.__setitem__(layer, output))
-            for layer, _ in self._bias_layers
-        ]
-        in_place = [layer for layer in self.module.modules() if getattr(layer, "inplace", False)]
-        for layer in in_place:  # they would overwrite the outputs at which gradients are wanted
-            layer.inplace = False
+        self._outputs.of = {}
         x = images.detach().requires_grad_()
-        f = _objective(self.module(x))
-        for hook in hooks:
-            hook.remove()
-        for layer in in_place:
-            layer.inplace = True
-        of_input, *gradients = torch.autograd.grad(f, [x, *(outputs[layer] for layer, _ in self._bias_layers)])
+        f = _objective(self._watched(x))
+        outputs = [self._outputs.of[layer] for layer, _ in self._bias_layers]
+        of_input, *gradients = torch.autograd.grad(f, [x, *outputs])
         saliency = _rescaled(of_input * images).sum(1)
         for (_, bias), gradient in zip(self._bias_layers, gradients, strict=True):
             if gradient.dim() == 4:
