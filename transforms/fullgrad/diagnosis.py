@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 import keras
 import numpy as np
@@ -57,7 +58,7 @@ def account_for_steps(exposed: Exposed, images: np.ndarray) -> StepAccounts:
                 _Ends(
                     [x for x in own.values() if _is_floating(x)],
                     [y for y in tapped if _is_floating(y)],
-                    run.terms[before:],
+                    cast(list[terms.Term], run.terms[before:]),  # which they all are, without folding
                 )
             )
         logits = ops.reshape(values[exposed.program.output], (count, -1))

@@ -65,9 +65,18 @@ class Exposed:
 
         Its weights are those that the model has when this is first asked for.
         """
-        return dataclasses.replace(self, rules=fold(self.program, self.rules), compiled={})
+        return self._folded(activations=False)
 
-    def run(self, images: Tensor, tap: Tap) -> tuple[Tensor, list[terms.Term]]:
+    @functools.cached_property
+    def folded_for_kernels(self) -> Exposed:
+        """The same as `folded`, with the terms around activations as `kernels` read them: `terms.ActivatedTerm`."""
+        return self._folded(activations=True)
+
+    def _folded(self, *, activations: bool) -> Exposed:
+        rules = fold(self.program, self.rules, self.places, activations=activations)
+        return dataclasses.replace(self, rules=rules, compiled={})
+
+    def run(self, images: Tensor, tap: Tap) -> tuple[Tensor, list[terms.AnyTerm]]:
         """One forward pass: logits [N, K] float32 and the terms met, with every tensor that they need tapped."""
         run = terms.Run(tap, self.places)
         values = {self.program.input: images}

@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 from keras import layers, ops
 
 from transforms.fullgrad import autodiff
 from transforms.fullgrad.autodiff import Tensor
-from transforms.fullgrad.flatten import Program, Step
-from transforms.fullgrad.terms import Part, Rule, Run, Values, effective_scale_and_bias
+from transforms.fullgrad.flatten import Program, Step, Value
+from transforms.fullgrad.places import IMAGE, Place
+from transforms.fullgrad.terms import Part, Rule, Run, Values, activation_of, effective_scale_and_bias
 
 
-def fold(program: Program, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+def fold(
+    program: Program, rules: tuple[Rule, ...], places: Mapping[Value, Place], *, activations: bool
+) -> tuple[Rule, ...]:
     """Replaces the rules of every convolution and the BatchNorm that alone takes its output.
 
     With z = Wx + b and y = s ⊙ z + c, the folded layer is y = (s ⊙ W)x + (s ⊙ b + c). Since g_z = s ⊙ g_y, the terms
     g_z ⊙ b and g_y ⊙ c are both read from g_y: as g_y ⊙ (s ⊙ b) and g_y ⊙ c. The convolution's own bias keeps its term.
+
+    With `activations`, also the rule of a ReLU6 or SiLU that alone takes the BatchNorm's output: the terms of all three
+    are then an `ActivatedTerm` each, and the gradient between BatchNorm and activation need not be kept.
 
     The weights are those that the model has now.
     """
     consumers = program.consumers()
     folded = dict(zip(program.steps, rules, strict=True))
     for step in program.steps:
-        following = consumers.get(step.outputs[0], [])
-        if len(following) == 1 and step.outputs[0] is not program.output and _fits(step, following[0]):
-            folded[step] = _folded_rule(step, following[0], folded[step])
-            folded[following[0]] = dataclasses.replace(folded[following[0]], apply=_pass)
+        norm = _alone(step, program, consumers)
+        if norm is None or not _fits(step, norm):
+            continue
+        apply, biases = _folded(step, norm)
+        folded[norm] = dataclasses.replace(folded[norm], apply=_pass)
+        activation = _alone(norm, program, consumers) if activations else None
+        if activation is not None and _is_read_behind(activation, norm, places):
+            folded[step] = dataclasses.replace(folded[step], apply=_untapped(apply))
+            folded[activation] = dataclasses.replace(folded[activation], apply=_activated(biases))
+        else:
+            folded[step] = dataclasses.replace(folded[step], apply=_tapped(apply, biases))
     return tuple(folded.values())
+
+
+def _alone(step: Step, program: Program, consumers: Mapping[Value, list[Step]]) -> Step | None:
+    """The step that alone takes what a step makes; None where there are several, or it is the model's output."""
+    following = consumers.get(step.outputs[0], [])
+    return following[0] if len(following) == 1 and step.outputs[0] is not program.output else None
 
 
 def _fits(convolution: Step, norm: Step) -> bool:
@@ -47,21 +66,45 @@ def _pass(run: Run, step: Step, values: Values) -> Tensor:
     return values[step.inputs[0]]
 
 
-def _folded_rule(convolution: Step, norm: Step, rule: Rule) -> Rule:
+def _is_read_behind(activation: Step, norm: Step, places: Mapping[Value, Place]) -> bool:
+    """Whether the terms up to an activation can be read from its output's gradient."""
+    return (
+        activation_of(activation) is not None
+        and getattr(activation.operation, "compute_dtype", "float32") == "float32"
+        and places.get(norm.outputs[0]) == places.get(activation.outputs[0]) == IMAGE
+    )
+
+
+_Biases = list[tuple[Step, Tensor]]
+
+
+def _folded(convolution: Step, norm: Step) -> tuple[Callable[[Tensor], Tensor], _Biases]:
+    """The convolution and the BatchNorm as one function, and the biases that its output has, each its step's."""
     layer = convolution.operation
     scale, shift = effective_scale_and_bias(norm.operation)
     bias = None if layer.bias is None else ops.convert_to_tensor(layer.bias) * scale
     offset = shift if bias is None else bias + shift
     call = _CALLS[type(layer)](layer, scale)
+    biases = [(norm, shift)] if bias is None else [(convolution, bias), (norm, shift)]
+    return lambda x: ops.add(call(x), offset), biases
 
+
+def _untapped(function: Callable[[Tensor], Tensor]) -> Callable[[Run, Step, Values], Tensor]:
+    return lambda run, step, values: function(values[step.inputs[0]])
+
+
+def _tapped(function: Callable[[Tensor], Tensor], biases: _Biases) -> Callable[[Run, Step, Values], Tensor]:
     def apply(run: Run, step: Step, values: Values) -> Tensor:
-        y = run.tap(ops.add(call(values[step.inputs[0]]), offset))
-        if bias is not None:
-            run.add(step, Part(y, bias), explicit=True)
-        run.add(norm, Part(y, shift), explicit=True)
+        y = run.tap(function(values[step.inputs[0]]))
+        for owner, bias in biases:
+            run.add(owner, Part(y, bias), explicit=True)
         return y
 
-    return dataclasses.replace(rule, apply=apply)
+    return apply
+
+
+def _activated(biases: _Biases) -> Callable[[Run, Step, Values], Tensor]:
+    return lambda run, step, values: run.add_activated(step, biases, values[step.inputs[0]])
 
 
 def _convolution(layer: layers.Conv2D, scale: Tensor) -> Callable[[Tensor], Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from keras import ops
 
@@ -110,6 +110,56 @@ class Located:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Activated:
+    """T contributions at an activation y = σ(z), for `kernels` alone: all are read from the gradient g at its output.
+
+    Of the biases that z has, these are g_z ⊙ scales[t], with g_z = g ⊙ σ′(z), which then need not be kept; after them,
+    where `own`, comes the activation's own, g ⊙ y − g_z ⊙ z.
+
+    Attributes:
+      activation: which σ.
+      gradient: float32 [N, h, w, C], g.
+      output: float32 [N, h, w, C], y.
+      input: float32 [N, h, w, C], z; None for ReLU6, where y tells what is asked of it.
+      scales: float32 [T or T − 1, C]; None for none, which `together` joins with what comes before it.
+      own: whether the activation's own contribution is one of them.
+    """
+
+    activation: Literal["relu6", "silu"]
+    gradient: Tensor
+    output: Tensor
+    input: Tensor | None
+    scales: Tensor | None
+    own: bool
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """h and w."""
+        _, height, width, _ = self.gradient.shape
+        return int(height), int(width)
+
+    @property
+    def count(self) -> int:
+        """T."""
+        return (0 if self.scales is None else int(self.scales.shape[0])) + self.own
+
+    def tensors(self) -> list[Tensor]:
+        """What it is made of, as in `Located`."""
+        return [t for t in (self.gradient, self.output, self.input, self.scales) if t is not None]
+
+    def of_tensors(self, tensors: list[Any]) -> Activated:
+        """The same made of others, in the order of `tensors`."""
+        rest = iter(tensors)
+        return dataclasses.replace(
+            self,
+            gradient=next(rest),
+            output=next(rest),
+            input=None if self.input is None else next(rest),
+            scales=None if self.scales is None else next(rest),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Magnitudes:
     """The absolute values of T contributions, tensor ⊙ scales[t].
 
@@ -144,21 +194,33 @@ class Magnitudes:
         return ops.min(self.tensor, axis=(1, 2)), ops.max(self.tensor, axis=(1, 2))
 
 
-def together(located: Iterable[Located]) -> list[Located]:
-    """Joins neighbours that scale the same gradient, so that it is read once; the order stays."""
-    joined: list[Located] = []
-    for each in located:
-        last = joined[-1] if joined else each
-        if (
-            last.scales is None
-            or each.scales is None
-            or last.product.gradient is not each.product.gradient
-            or not joined
-        ):
+Contribution = Located | Activated
+
+
+def together(contributions: Iterable[Contribution]) -> list[Contribution]:
+    """Joins neighbours that are read alike from the same gradient, so that it is read once; the order stays."""
+    joined: list[Contribution] = []
+    for each in contributions:
+        both = _join(joined[-1], each) if joined else None
+        if both is None:
             joined.append(each)
         else:
-            joined[-1] = Located(each.product, scales=ops.concatenate([last.scales, each.scales]))
+            joined[-1] = both
     return joined
+
+
+def _join(first: Contribution, second: Contribution) -> Contribution | None:
+    """The contributions of both, or None where they are not read alike."""
+    if isinstance(first, Activated) and isinstance(second, Activated):
+        if first.gradient is not second.gradient or first.own:
+            return None
+        scales = [scales for scales in (first.scales, second.scales) if scales is not None]
+        return dataclasses.replace(first, scales=ops.concatenate(scales), own=second.own)
+    if isinstance(first, Activated) or isinstance(second, Activated) or first.scales is None or second.scales is None:
+        return None
+    if first.product.gradient is not second.product.gradient:
+        return None
+    return Located(second.product, scales=ops.concatenate([first.scales, second.scales]))
 
 
 def total(tensor: Tensor) -> Tensor:

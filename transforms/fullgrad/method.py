@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from keras import ops
@@ -16,9 +16,9 @@ from transforms.fullgrad import autodiff, kernels, maps
 from transforms.fullgrad.autodiff import Tensor
 from transforms.fullgrad.explanation import Explanation, Options, objective, resolve
 from transforms.fullgrad.expose import Exposed
-from transforms.fullgrad.located import Located, Product, together, total
+from transforms.fullgrad.located import Contribution, Located, Product, together, total
 from transforms.fullgrad.siblings import SIBLINGS, Compiled, Evidence, Sibling, compile_sibling
-from transforms.fullgrad.terms import Contributions, Term
+from transforms.fullgrad.terms import AnyTerm, Contributions
 from transforms.methods import NOISE_LEVEL, SAMPLES
 
 
@@ -161,16 +161,17 @@ def explain_batch(
 def _compile(exposed: Exposed, options: Options) -> Compiled:
     if options.method != "fullgrad":
         return compile_sibling(exposed, options, _SIBLINGS[options.method])
-    exposed, rule = exposed.folded, maps.RULES[options.maps]
+    rule = maps.RULES[options.maps]
     if rule.kernel is not None and not options.jit and not autodiff.has_accelerator():
-        return _compile_with_kernels(exposed, options, rule.kernel)
+        return _compile_with_kernels(exposed.folded_for_kernels, options, rule.kernel)
+    exposed = exposed.folded
     names: list[str] = []  # known once the function was traced; the same for every shape
 
     def function(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         found = _decompose(exposed, images, targets, options)
         names[:] = found.layers
-        totals = ops.concatenate([each.totals() for each in found.located], axis=1)
-        condensed = [rule.condense(each) for each in found.located]
+        totals = ops.concatenate([each.totals() for each in found.plain], axis=1)
+        condensed = [rule.condense(each) for each in found.plain]
         return {
             **_account(found.f, totals, found.unlocated, found.counts),
             "logits": found.logits,
@@ -236,15 +237,20 @@ class _Decomposition:
     targets: Tensor
     f: Tensor
     layers: list[str]
-    located: list[Located]
+    located: list[Contribution]
     counts: list[int]
     unlocated: Tensor
+
+    @property
+    def plain(self) -> list[Located]:
+        """What has a place, of a model that was not folded for kernels: no `Activated` is among it."""
+        return cast(list[Located], self.located)
 
 
 def _decompose(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> _Decomposition:
     """f = input term + Σ bias terms: the method itself, on one batch of tensors."""
 
-    def forward(tap: autodiff.Tap) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, list[Term]]]:
+    def forward(tap: autodiff.Tap) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, list[AnyTerm]]]:
         x = tap(images)
         logits, terms = exposed.run(x, tap)
         chosen = resolve(targets, logits)
@@ -298,7 +304,7 @@ def _located_terms(exposed: Exposed, images: Tensor, targets: Tensor, options: O
     treats it, so that the map is FullGrad's where the noise vanishes.
     """
     found = _decompose(exposed, images, targets, options)
-    return Evidence(found.logits, found.targets, found.located)
+    return Evidence(found.logits, found.targets, found.plain)
 
 
 _SIBLINGS = {**SIBLINGS, "smooth_fullgrad": Sibling(_located_terms, lambda options: maps.RULES[options.maps])}

@@ -22,7 +22,7 @@ from transforms.fullgrad.expose import Exposed
 from transforms.fullgrad.flatten import CannotExpose, Step
 from transforms.fullgrad.located import Located, Product
 from transforms.fullgrad.places import IMAGE
-from transforms.fullgrad.terms import Part, Rule, Run, Values, without_activation
+from transforms.fullgrad.terms import Part, Rule, Run, Term, Values, without_activation
 from transforms.methods import METHODS
 
 
@@ -106,7 +106,7 @@ def _simple_fullgrad(exposed: Exposed, images: Tensor, targets: Tensor, options:
     (x, logits, chosen, terms), gradients = autodiff.tapped_gradients(forward)
     contributions = [Located(Product(gradients.in_float32(x), ops.cast(x, "float32")))]
     for term in terms:
-        if term.explicit:
+        if term.explicit and isinstance(term, Term):  # which they all are, without folding
             ones = tuple(dataclasses.replace(part, multiplier=ops.ones_like(part.tensor)) for part in term.parts)
             contributions.extend(dataclasses.replace(term, parts=ones).contributions(gradients).located)
     return Evidence(logits, chosen, contributions)

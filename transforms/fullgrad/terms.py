@@ -14,8 +14,8 @@ import dataclasses
 import functools
 import operator
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar
 
 import keras
 from keras import layers, ops
@@ -23,7 +23,7 @@ from keras import layers, ops
 from transforms.fullgrad import autodiff
 from transforms.fullgrad.autodiff import Gradients, Tap, Tensor
 from transforms.fullgrad.flatten import CannotExpose, Step, Value
-from transforms.fullgrad.located import Located, Product
+from transforms.fullgrad.located import Activated, Located, Product
 from transforms.fullgrad.places import IMAGE, Grid, Place
 
 
@@ -54,8 +54,11 @@ class Part:
         return product if self.factor == 1.0 else product * self.factor
 
 
+Read = TypeVar("Read", Located, Activated)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
-class Contributions:
+class Contributions(Generic[Read]):
     """A term as parts that add up to it.
 
     Attributes:
@@ -63,7 +66,7 @@ class Contributions:
       unlocated: [N, …], what has no place.
     """
 
-    located: list[Located]
+    located: list[Read]
     unlocated: list[Tensor]
 
 
@@ -84,7 +87,7 @@ class Term:
     parts: tuple[Part, ...]
     per_channel: bool = True
 
-    def contributions(self, gradients: Gradients) -> Contributions:
+    def contributions(self, gradients: Gradients) -> Contributions[Located]:
         """The term at its places, where those of all its parts agree."""
         if (whole := self._unmultiplied(gradients)) is not None:
             return Contributions([whole], [])
@@ -115,7 +118,35 @@ class Term:
         return Located(first.unmultiplied(gradients), less, first.factor)
 
 
-def _at_its_place(tensor: Tensor, place: Place | None) -> Contributions:
+@dataclasses.dataclass(frozen=True, slots=True)
+class ActivatedTerm:
+    """A term at an activation y = σ(z) that `kernels` read from the gradient at y alone: see `Activated`.
+
+    Attributes:
+      layer, explicit: as in a `Term`.
+      activation: which σ.
+      output: y, tapped; float32 [N, h, w, C].
+      input: z; None for ReLU6.
+      bias: float32 [C], the bias of z that the term is of; None for the activation's own term.
+    """
+
+    layer: str
+    explicit: bool
+    activation: Literal["relu6", "silu"]
+    output: Tensor
+    input: Tensor | None
+    bias: Tensor | None
+
+    def contributions(self, gradients: Gradients) -> Contributions[Activated]:
+        gradient, scales = gradients[self.output], None if self.bias is None else self.bias[None]
+        located = Activated(self.activation, gradient, self.output, self.input, scales, own=self.bias is None)
+        return Contributions([located], [])
+
+
+AnyTerm = Term | ActivatedTerm
+
+
+def _at_its_place(tensor: Tensor, place: Place | None) -> Contributions[Located]:
     """A tensor [N, …] as what lies in the image and what does not."""
     if place is None:
         return Contributions([], [tensor])
@@ -135,7 +166,7 @@ class Run:
 
     def __init__(self, tap: Tap, places: Mapping[Value, Place]):
         self.tap = tap
-        self.terms: list[Term] = []
+        self.terms: list[AnyTerm] = []
         self._places = places
 
     def add(self, step: Step, *parts: Part, explicit: bool = False, per_channel: bool = True, what: str = "") -> None:
@@ -150,6 +181,25 @@ class Run:
             if value in self._places and len(value.shape) == rank and (rank == 4 or value.shape[1] == tensor.shape[1]):
                 return self._places[value]
         return None
+
+    def add_activated(self, step: Step, biases: Sequence[tuple[Step, Tensor]], z: Tensor) -> Tensor:
+        """Applies `step`, of which `activation_of` knows what it is, to z, and adds its term and those of z's biases.
+
+        Args:
+          biases: the biases that z has, float32 [C], each with the step that is named for its term.
+          z: float32 [N, h, w, C]; it is not tapped, as all terms are read from the gradient at the step's output.
+
+        Returns:
+          The step's output, tapped.
+        """
+        activation = activation_of(step)
+        assert activation is not None
+        y = self.tap(keras.activations.relu6(z) if activation == "relu6" else autodiff.silu(z))
+        kept = z if activation == "silu" else None
+        for owner, bias in biases:
+            self.terms.append(ActivatedTerm(owner.name, True, activation, y, kept, bias))
+        self.terms.append(ActivatedTerm(step.name + _what(step.operation), False, activation, y, kept, None))
+        return y
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -310,6 +360,12 @@ def _implicit(activation: Any) -> str:
     return f"implicit bias of {getattr(activation, '__name__', None) or type(activation).__name__}"
 
 
+def _what(operation: Any) -> str:
+    """What the term of a layer's activation is called, behind the layer's name; empty for other operations."""
+    activation = getattr(operation, "activation", None)
+    return "" if activation is None else f" ({_implicit(activation)})"
+
+
 def _activation_layer(run: Run, step: Step, values: Values) -> Tensor:
     (z,) = (values[value] for value in step.inputs)
     return _activate(run, step, step.operation.activation, z)
@@ -318,7 +374,7 @@ def _activation_layer(run: Run, step: Step, values: Values) -> Tensor:
 def _activate(run: Run, step: Step, activation: Any, z: Tensor) -> Tensor:
     if not _activation_rule(activation).adds:
         return z if activation is None else activation(z)
-    what = f" ({_implicit(activation)})"
+    what = _what(step.operation)
     if activation is keras.activations.relu6:
         return _relu6(run, step, z, what)
     z = run.tap(z)
@@ -334,6 +390,14 @@ def _relu6(run: Run, step: Step, z: Tensor, what: str = "") -> Tensor:
     y = run.tap(keras.activations.relu6(z))
     run.add(step, Part(y, y, reaching=6.0), what=what)
     return y
+
+
+def activation_of(step: Step) -> Literal["relu6", "silu"] | None:
+    """Which of the activations that `ActivatedTerm` knows a step is, and nothing else; None for any other step."""
+    function = step.operation.activation if type(step.operation) is layers.Activation else None
+    if _is_relu6(step.operation) or function is keras.activations.relu6:
+        return "relu6"
+    return "silu" if function is keras.activations.silu or _kind(step.operation) == "ops.Silu" else None
 
 
 def _elementwise(run: Run, step: Step, values: Values) -> Tensor:

@@ -13,17 +13,17 @@ from tests.transforms.fullgrad.networks import images, randomize
 from transforms.fullgrad import Exposed, expose, full_gradients
 
 
-def _network(convolution: keras.Layer, **norm: object) -> keras.Model:
+def _network(convolution: keras.Layer, activation: keras.Layer | None = None, **norm: object) -> keras.Model:
     inputs = keras.Input((13, 12, 3))
     x = layers.BatchNormalization(**norm)(convolution(inputs))
-    x = layers.GlobalAveragePooling2D()(layers.ReLU(6.0)(x))
+    x = layers.GlobalAveragePooling2D()((activation or layers.ReLU(6.0))(x))
     return randomize(keras.Model(inputs, layers.Dense(4)(x)))
 
 
 def _as_it_is(exposed: Exposed) -> Exposed:
     """The same, but that nothing is folded."""
     same = dataclasses.replace(exposed, compiled={})
-    same.__dict__["folded"] = same
+    same.__dict__.update(folded=same, folded_for_kernels=same)
     return same
 
 
@@ -51,6 +51,41 @@ def test_folding_changes_neither_maps_nor_terms(convolution: str, maps: str) -> 
     for name in ("logits", "input_term", "bias_term", "layer_terms"):
         expected = getattr(plain, name)
         np.testing.assert_allclose(getattr(folded, name), expected, atol=1e-5 * np.abs(expected).max())
+
+
+ACTIVATIONS = {
+    "ReLU6": lambda: layers.ReLU(6.0),
+    "relu6": lambda: layers.Activation("relu6"),
+    "silu": lambda: layers.Activation("silu"),
+    "a function": lambda: keras.layers.Lambda(keras.activations.silu),
+    "ReLU": lambda: layers.ReLU(),
+    "gelu": lambda: layers.Activation("gelu"),
+}
+
+
+@pytest.mark.parametrize("biases", ["all", "explicit"])
+@pytest.mark.parametrize("maps", ["reference", "signed"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_terms_read_behind_an_activation_are_those_before_it(activation: str, maps: str, biases: str) -> None:
+    model = _network(layers.Conv2D(6, 3), ACTIVATIONS[activation]())
+    exposed, x = expose(model), 20 * images(model)  # so that ReLU6 clips many
+    read, plain = (full_gradients(each, x, maps=maps, biases=biases) for each in (exposed, _as_it_is(exposed)))
+    assert read.layers == plain.layers
+    np.testing.assert_allclose(read.maps, plain.maps, atol=1e-5 * np.abs(plain.maps).max())
+    np.testing.assert_allclose(read.layer_terms, plain.layer_terms, atol=1e-5 * np.abs(plain.layer_terms).max())
+
+
+def test_what_an_activation_shares_with_another_step_is_not_read_behind_it() -> None:
+    inputs = keras.Input((9, 9, 3))
+    z = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))
+    x = layers.Add()([z, layers.Activation("silu")(z)])  # the gradient at z is more than what comes back from y
+    last = layers.BatchNormalization()(layers.Conv2D(2, 3)(x))
+    x = layers.GlobalAveragePooling2D()(last)
+    exposed = expose(model := randomize(keras.Model(inputs, x)))
+    read, plain = (full_gradients(each, images(model)) for each in (exposed, _as_it_is(exposed)))
+    assert read.layers == plain.layers
+    np.testing.assert_allclose(read.maps, plain.maps, atol=1e-5 * plain.maps.max())
+    assert read.completeness_error.max() < 1e-5
 
 
 @pytest.mark.parametrize("norm", [{"scale": False}, {"center": False}, {"epsilon": 0.1}, {"axis": 3}])

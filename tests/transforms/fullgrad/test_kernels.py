@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import numpy as np
 import pytest
 
 from transforms.fullgrad import maps
-from transforms.fullgrad.located import Located, Product
+from transforms.fullgrad.located import Activated, Located, Product
 
 SHAPES = [(3, 5, 4, 7), (2, 12, 9, 32), (5, 1, 1, 6), (1, 14, 11, 3)]
 KINDS = {
@@ -34,6 +37,37 @@ def test_kernels_condense_as_operations_do(rule: str, shape: tuple[int, ...], ki
     np.testing.assert_allclose(condensed.map, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     magnitude = sum(np.abs(each).sum(axis=(1, 2, 3)).max() for each in map(np.asarray, located.each()))
     np.testing.assert_allclose(condensed.totals, np.asarray(located.totals()), atol=1e-6 * magnitude)
+
+
+ACTIVATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {
+    "relu6": (lambda z: np.clip(z, 0, 6), lambda z: (z > 0) & (z < 6)),
+    "silu": (lambda z: z / (1 + np.exp(-z)), lambda z: (1 + z / (1 + np.exp(z))) / (1 + np.exp(-z))),
+}
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("biases", [1, 3])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rule", ["reference", "signed"])
+def test_what_is_read_behind_an_activation_is_what_lies_before_it(
+    rule: str, shape: tuple[int, ...], activation: Literal["relu6", "silu"], biases: int, own: bool
+) -> None:
+    generator = np.random.default_rng(biases)
+    g, scales = (generator.normal(size=size).astype(np.float32) for size in (shape, (biases, shape[-1])))
+    z = 4 * generator.normal(size=shape)
+    z[:, 0, 0, 0] = 0
+    function, derivative = ACTIVATIONS[activation]
+    z, y, inner = (each.astype(np.float32) for each in (z, function(z), g * derivative(z)))
+    given = z if activation == "silu" else None
+    kernel = maps.RULES[rule].kernel
+    assert kernel is not None
+    (read,) = kernel([Activated(activation, g, y, given, scales, own)])
+    before = [Located(Product(inner), scales=scales), *([Located(Product(g, y), Product(inner, z))] if own else [])]
+    expected = sum(np.asarray(maps.RULES[rule].condense(each)) for each in before)
+    np.testing.assert_allclose(read.map, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    totals = np.concatenate([np.asarray(each.totals()) for each in before], axis=1)
+    np.testing.assert_allclose(read.totals, totals, atol=1e-5 * np.abs(g * z).sum(axis=(1, 2, 3)).max())
 
 
 def test_threads_that_share_images_out_condense_as_one() -> None:
