@@ -192,8 +192,8 @@ _CLASSES_TOGETHER = 32
 
 
 def class_block(class_index: int) -> int:
-    """The block of classes that a class belongs to; the dataset is one by itself."""
-    return class_index // _CLASSES_TOGETHER
+    """The block of classes that a class belongs to; the dataset is in the first, so that few classes are one block."""
+    return max(class_index, 0) // _CLASSES_TOGETHER
 
 
 def statistics_table(classes: Mapping[int, ClassStatistics]) -> pa.Table:

@@ -5,6 +5,7 @@ import itertools
 import pathlib
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -177,14 +178,28 @@ def test_a_block_of_classes_is_read_by_itself(tmp_path: pathlib.Path) -> None:
     output.create()
     output.write_partials(unit, partial.classes)
     blocks = output.read_blocks(unit)
-    assert len(blocks) > 3
+    assert blocks == [0, 1, 2, 3]
     read = [list(output.read_partials(unit, block)) for block in blocks]
     assert [c for block in read for c, _ in block] == sorted(partial.classes)
-    assert [c for c, _ in read[0]] == [DATASET]
+    assert [c for c, _ in read[0]] == [DATASET, *range(32)]
     assert [c for c, _ in output.read_partials(unit)] == sorted(partial.classes)
     for block in read:
         for class_index, statistics in block:
             _equal(statistics, partial.classes[class_index])
+
+
+@pytest.mark.parametrize("rows_together", [1, 7, 1000])
+def test_blocks_are_found_in_whatever_row_groups_classes_are(tmp_path: pathlib.Path, rows_together: int) -> None:
+    """Earlier versions wrote all classes as one, and the dataset as one by itself."""
+    partial = PartialStatistics(GRID)
+    partial.add(dataclasses.replace(_rows(100, 3), targets=np.arange(100) % 50 * 2))
+    output, unit = Output(str(tmp_path)), Unit(Shard("a", "tfrecord", 1))
+    output.create()
+    pq.write_table(statistics_table(partial.classes), output.part("partials", unit), row_group_size=rows_together)
+    blocks = output.read_blocks(unit)
+    assert blocks == [0, 1, 2, 3]
+    read = [c for block in blocks for c, _ in output.read_partials(unit, block)]
+    assert read == sorted(partial.classes)
 
 
 def test_a_sample_is_the_same_however_it_was_split_and_has_its_size() -> None:
