@@ -143,6 +143,7 @@ FLOORS = (
     (
         "transforms.unit",
         "transforms.fullgrad",
+        "transforms.clock",
         "transforms.memory",
         "transforms.methods",
         "transforms.resampling",
@@ -157,6 +158,7 @@ FLOORS = (
         "transforms.classes",
         "transforms.sources",
     ),
+    ("transforms.explainer", "transforms.results"),
     ("transforms.explain", "transforms.inference"),
     ("pipeline",),
 )

@@ -14,8 +14,9 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.ml.inference.base import MaybeKeyedModelHandler, ModelHandler, PredictionResult, RunInference
 
+from transforms.clock import Clock
 from transforms.decode import Resize, UndecodableImage, decode_ahead, decode_image, resize_image
-from transforms.explain import Clock, Explainer, MethodSettings, Problem
+from transforms.explainer import Explainer, MethodSettings, Problem
 from transforms.fullgrad import Explanation, Options
 from transforms.memory import usable_cores
 from transforms.methods import NOISE_LEVEL, SAMPLES

@@ -232,7 +232,8 @@ class Moments:
             # Views of one zero: of a thousand classes, most have no maps of wrong images.
             return cls(0, *(np.broadcast_to(0.0, values.shape[1:]) for _ in range(2)))
         mean = values.mean(axis=0)
-        return cls(len(values), mean, np.square(values - mean).sum(axis=0))
+        deviations = values - mean
+        return cls(len(values), mean, np.einsum("n...,n...->...", deviations, deviations))
 
     def merge(self, other: Moments) -> None:
         if not other.count:
@@ -414,19 +415,27 @@ class PartialStatistics:
         self._gathered = []
         by_class = np.argsort(rows.targets, kind="stable")
         found, starts = np.unique(rows.targets[by_class], return_index=True)
-        groups = zip(found.tolist(), np.split(by_class, starts[1:]), strict=True)
+        groups = list(zip(found.tolist(), np.split(by_class, starts[1:]), strict=True))
         with_figures = np.isfinite(rows.figures).all(axis=1)
         wrong = with_figures & (rows.labels >= 0) & (rows.labels != rows.targets)
         columns = np.concatenate([rows.figures, rows.completeness[:, None]], axis=1)
+        dataset = self._of(DATASET)
+        for class_index, chosen in groups:
+            has_mass = chosen[with_figures[chosen]]
+            statistics = self._of(class_index)
+            for name, values in (
+                ("logit", rows.logits[chosen]),
+                ("probability", rows.probabilities[chosen]),
+                ("map", rows.fine[has_mass]),
+                ("coarse", rows.coarse[has_mass]),
+                ("wrong", rows.fine[chosen[wrong[chosen]]]),
+                ("figures", rows.figures[has_mass]),
+            ):
+                moments = Moments.of(values)
+                getattr(statistics, name).merge(moments)
+                getattr(dataset, name).merge(moments)
         for class_index, chosen in [(DATASET, np.arange(len(rows.targets))), *groups]:
             statistics = self._of(class_index)
-            has_mass = chosen[with_figures[chosen]]
-            statistics.logit.merge(Moments.of(rows.logits[chosen]))
-            statistics.probability.merge(Moments.of(rows.probabilities[chosen]))
-            statistics.map.merge(Moments.of(rows.fine[has_mass]))
-            statistics.coarse.merge(Moments.of(rows.coarse[has_mass]))
-            statistics.wrong.merge(Moments.of(rows.fine[chosen[wrong[chosen]]]))
-            statistics.figures.merge(Moments.of(rows.figures[has_mass]))
             statistics.sample.merge(Sample.of(statistics.sample.size, rows.keys[chosen], columns[chosen]))
             statistics.largest_error = float(
                 np.fmax.reduce(rows.completeness[chosen], initial=statistics.largest_error)

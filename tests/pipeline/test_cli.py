@@ -24,7 +24,7 @@ from pipeline.run import launch, prepare
 from tests import shards
 from tests.samples import configuration, encoded_images, save_model
 from tests.transforms.fullgrad.networks import randomize
-from transforms import explain
+from transforms import explain, explainer
 from transforms.parts import Output
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -307,7 +307,7 @@ def test_the_status_of_a_run_that_goes_on(
 ) -> None:
     value = {**dataset, "explain": {**dataset["explain"], "batch_size": 1}}
     third, looked = threading.Event(), threading.Event()
-    explain_batch = explain.explain_batch
+    explain_batch = explainer.explain_batch
     calls = iter(range(1000))
 
     def slowly(*arguments: Any) -> Any:
@@ -316,7 +316,7 @@ def test_the_status_of_a_run_that_goes_on(
             assert looked.wait(60)
         return explain_batch(*arguments)
 
-    monkeypatch.setattr(explain, "explain_batch", slowly)
+    monkeypatch.setattr(explainer, "explain_batch", slowly)
     monkeypatch.setattr(explain, "_HEARTBEAT_SECONDS", 0.0)
     plan = prepare(Config.from_dict(value))
     thread = threading.Thread(target=launch, args=(plan,))

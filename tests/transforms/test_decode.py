@@ -53,6 +53,29 @@ class TestPixels:
         encoded = encode(random_pixels(16, 24), format)
         np.testing.assert_array_equal(as_it_is(encoded), np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")))
 
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}])
+    @pytest.mark.parametrize("given", ["RGB", "L", "CMYK"])
+    def test_every_kind_of_jpeg_gives_the_pixels_that_pillow_gives(self, given, options, channels):
+        encoded = encode(Image.fromarray(random_pixels(17, 35)).convert(given), "JPEG", quality=80, **options)
+        wanted = np.asarray(Image.open(io.BytesIO(encoded)).convert("L" if channels == 1 else "RGB"))
+        decoded = as_it_is(encoded, channels)
+        np.testing.assert_array_equal(decoded, wanted.reshape(decoded.shape))
+        assert not decoded.flags.writeable
+        resize = Resize((12, 12), "center_crop", 14)
+        in_png = decode_image(encode(wanted), resize, channels)
+        np.testing.assert_array_equal(decode_image(encoded, resize, channels), in_png)
+
+    @pytest.mark.parametrize("where", ["exif", "xmp"])
+    def test_a_jpeg_is_turned_upright_too(self, where):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+        pixels = random_pixels(16, 24)
+        turned = encode(pixels, "JPEG", **{where: {"exif": exif, "xmp": xmp}[where]})
+        plain = encode(pixels, "JPEG")
+        np.testing.assert_array_equal(decode_image(turned, Resize((24, 16)), 3), np.rot90(as_it_is(plain), -1))
+
     def test_the_image_is_turned_upright(self):
         pixels = random_pixels(16, 24)
         exif = Image.Exif()

@@ -24,8 +24,9 @@ from pipeline.run import Plan, prepare
 from tests import shards
 from tests.samples import configuration, encoded_images
 from tests.transforms.fullgrad.networks import randomize
-from transforms import explain
-from transforms.explain import ExplainSettings, batch_size_of, explain_unit
+from transforms import explain, explainer
+from transforms.explain import ExplainSettings, explain_unit
+from transforms.explainer import batch_size_of
 from transforms.fullgrad import explain_batch
 from transforms.model import LoadedModel, load_once
 from transforms.parts import Output, read_maps
@@ -72,7 +73,7 @@ def memory_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
                 raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
             return explain_batch(exposed, pixels, targets, options, batch_size)
 
-        monkeypatch.setattr(explain, "explain_batch", attempt)
+        monkeypatch.setattr(explainer, "explain_batch", attempt)
         return tried
 
     return limit
@@ -127,7 +128,7 @@ def test_an_image_of_which_one_target_does_not_fit_has_no_rows_at_all(
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
         return explain_batch(*arguments)
 
-    monkeypatch.setattr(explain, "explain_batch", attempt)
+    monkeypatch.setattr(explainer, "explain_batch", attempt)
     receipt = run(plan)
     assert (receipt.images, receipt.rows, receipt.failures) == (3, 6, {"OutOfMemory": 1})
     assert {row["index"] for row in read_maps(plan.settings.output.path)} == {0, 2, 3}
@@ -139,7 +140,7 @@ def test_any_other_error_of_the_framework_is_raised(tmp_path: pathlib.Path, monk
     def attempt(*_: Any) -> Any:
         raise tf.errors.InternalError(None, None, "the device is gone")
 
-    monkeypatch.setattr(explain, "explain_batch", attempt)
+    monkeypatch.setattr(explainer, "explain_batch", attempt)
     with pytest.raises(tf.errors.InternalError):
         run(plan)
     assert files(plan) == []
@@ -177,12 +178,12 @@ def test_an_automatic_batch_shrinks_with_the_images(tmp_path: pathlib.Path) -> N
 
 def test_an_automatic_batch_goes_by_the_memory_at_hand(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(tmp_path, 200)
-    monkeypatch.setattr(explain, "has_accelerator", lambda: False)
+    monkeypatch.setattr(explainer, "has_accelerator", lambda: False)
     for memory, size in ((0, 1), (1 << 40, 100)):
-        monkeypatch.setattr(explain, "memory_at_hand", lambda memory=memory: memory)
+        monkeypatch.setattr(explainer, "memory_at_hand", lambda memory=memory: memory)
         assert auto_batch_size(plan, 16) == size
-    monkeypatch.setattr(explain, "has_accelerator", lambda: True)
-    monkeypatch.setattr(explain, "accelerator_memory", lambda: 1 << 40)
+    monkeypatch.setattr(explainer, "has_accelerator", lambda: True)
+    monkeypatch.setattr(explainer, "accelerator_memory", lambda: 1 << 40)
     assert auto_batch_size(plan, 16) == 200
 
 
@@ -193,7 +194,7 @@ def test_an_automatic_batch_stays_what_it_was_when_memory_changes(
     settings = dataclasses.replace(plan.settings, batch_size=None)
     plan.model.batch_size = None
     before = batch_size_of(settings, plan.model)
-    monkeypatch.setattr(explain, "memory_at_hand", lambda: 0)
+    monkeypatch.setattr(explainer, "memory_at_hand", lambda: 0)
     assert batch_size_of(settings, plan.model) == before
 
 
@@ -226,7 +227,7 @@ def test_batches_computed_at_once_give_what_one_after_the_other_does(
             together.wait()  # which fails unless three threads come here
         return explain_batch(*arguments)
 
-    monkeypatch.setattr(explain, "explain_batch", at_once)
+    monkeypatch.setattr(explainer, "explain_batch", at_once)
     monkeypatch.setattr(several.model, "batches_at_once", 3)
     monkeypatch.setattr(several.model, "compute", threading.BoundedSemaphore(3))
     receipt = run(several)
@@ -249,7 +250,7 @@ def test_what_one_of_several_batches_raises_ends_the_unit(
             raise RuntimeError("the third batch")
         return explain_batch(*arguments)
 
-    monkeypatch.setattr(explain, "explain_batch", breaks)
+    monkeypatch.setattr(explainer, "explain_batch", breaks)
     monkeypatch.setattr(plan.model, "batches_at_once", 2)
     monkeypatch.setattr(plan.model, "compute", threading.BoundedSemaphore(2))
     with pytest.raises(RuntimeError, match="the third batch"):
@@ -271,7 +272,7 @@ def test_heartbeats_appear_and_vanish(tmp_path: pathlib.Path, monkeypatch: pytes
         return explain_batch(*arguments)
 
     monkeypatch.setattr(explain, "_HEARTBEAT_SECONDS", 0.0)
-    monkeypatch.setattr(explain, "explain_batch", watched)
+    monkeypatch.setattr(explainer, "explain_batch", watched)
     before = time.time()
     run(plan)
     images = [beat["images"] for beat in seen]
@@ -290,7 +291,7 @@ def test_a_short_unit_has_no_heartbeat(tmp_path: pathlib.Path, monkeypatch: pyte
         assert not path.exists()
         return explain_batch(*arguments)
 
-    monkeypatch.setattr(explain, "explain_batch", watched)
+    monkeypatch.setattr(explainer, "explain_batch", watched)
     assert run(plan).images == 20
 
 

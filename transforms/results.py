@@ -1,0 +1,165 @@
+"""What becomes of explanations: figures, statistics, rows of maps and rows of errors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from transforms.clock import Clock
+from transforms.fullgrad import Explanation
+from transforms.model import LoadedModel
+from transforms.parts import ERRORS, MAPS, RowWriter, encode_maps
+from transforms.sources import Record
+from transforms.statistics import (
+    COARSE,
+    FIGURES,
+    MapRows,
+    PartialStatistics,
+    map_figures,
+    resample,
+    sample_key,
+    unit_mass,
+)
+from transforms.unit import Unit
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """An error row: an image, or the rest of a shard, that has no map."""
+
+    image_id: str | None
+    index: int | None
+    stage: str  # read, decode or explain
+    error: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decoded:
+    """A record ready for the model, or why it is not.
+
+    Attributes:
+      pixels: [H, W, C], uint8 as decoded, then float32 as the model takes them; None where there are none.
+    """
+
+    record: Record
+    label: int | None
+    pixels: np.ndarray | None
+    failure: Failure | None
+
+
+class Results:
+    """What becomes of explanations: figures, statistics and rows. Not for several threads at once.
+
+    Attributes:
+      partial: the statistics so far.
+    """
+
+    def __init__(self, unit: Unit, model: LoadedModel, rows: RowWriter, clock: Clock, *, map_dtype: str, grid: int):
+        self._unit = unit
+        self._map_dtype = map_dtype
+        self._model = model
+        self._rows = rows
+        self._clock = clock
+        self.partial = PartialStatistics(grid)
+
+    def add(self, images: Sequence[Decoded], explanation: Explanation) -> None:
+        """Adds images and their explanations, as many of each image and those together."""
+        each = len(explanation.targets) // len(images)
+        sources = [image for image in images for _ in range(each)]
+        first = np.arange(len(sources)) % each == 0
+        with self._clock.processor("statistics"):
+            statistics = _statistics_rows(sources, explanation, first, self._unit, self._model)
+            self.partial.add(statistics)
+        with self._clock.processor("write"):
+            self._rows.write(_map_rows(sources, explanation, statistics, self._unit, self._map_dtype, self._model))
+
+
+def _statistics_rows(
+    sources: Sequence[Decoded], explanation: Explanation, first: np.ndarray, unit: Unit, model: LoadedModel
+) -> MapRows:
+    targets = explanation.targets.astype(np.int64)
+    each = np.arange(len(targets))
+    return MapRows(
+        targets=targets,
+        labels=np.asarray([-1 if s.label is None else s.label for s in sources], np.int64),
+        predicted=explanation.logits.argmax(axis=1).astype(np.int64),
+        first=first,
+        image_ids=[s.record.image_id for s in sources],
+        keys=np.asarray(
+            [sample_key(unit.shard.path, s.record.index, t) for s, t in zip(sources, targets, strict=True)], np.uint64
+        ),
+        logits=explanation.logits[each, targets],
+        probabilities=model.exposed.probabilities(explanation.logits)[each, targets],
+        completeness=explanation.completeness_error,
+        maps=explanation.maps,
+        coarse=resample(unit_mass(explanation.maps), (COARSE, COARSE)),
+        figures=map_figures(explanation.maps),
+    )
+
+
+def _map_rows(
+    sources: Sequence[Decoded],
+    explanation: Explanation,
+    rows: MapRows,
+    unit: Unit,
+    map_dtype: str,
+    model: LoadedModel,
+) -> pa.RecordBatch:
+    """One row of `MAPS` for each explanation."""
+    count, height, width = explanation.maps.shape
+    encoded = encode_maps(explanation.maps, map_dtype)
+    labels = [s.label for s in sources]
+    predicted, targets = rows.predicted.tolist(), rows.targets.tolist()
+    columns = {
+        "image_id": list(rows.image_ids),
+        "shard": [unit.shard.path] * count,
+        "index": [s.record.index for s in sources],
+        "label": labels,
+        "label_name": [model.name_of(label) for label in labels],
+        "predicted": predicted,
+        "predicted_name": [model.name_of(p) for p in predicted],
+        "correct": [None if label is None else label == p for label, p in zip(labels, predicted, strict=True)],
+        "target": targets,
+        "target_name": [model.name_of(t) for t in targets],
+        "target_rank": (explanation.logits > rows.logits[:, None]).sum(axis=1),
+        "logit": rows.logits,
+        "probability": rows.probabilities,
+        **{
+            name: _null_for_nan(getattr(explanation, name))
+            for name in ("input_term", "bias_term", "unlocated_term", "completeness_error")
+        },
+        "map": encoded.data,
+        "map_dtype": [map_dtype] * count,
+        "map_scale": encoded.scale,
+        "map_offset": encoded.offset,
+        "map_height": [height] * count,
+        "map_width": [width] * count,
+        "coarse_map": pa.ListArray.from_arrays(
+            np.arange(count + 1, dtype=np.int32) * COARSE**2, rows.coarse.astype(np.float32, copy=False).ravel()
+        ),
+        **{name: _null_for_nan(rows.figures[:, i]) for i, name in enumerate(FIGURES)},
+    }
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(columns[field.name], field.type)
+            if not isinstance(columns[field.name], pa.Array)
+            else columns[field.name]
+            for field in MAPS
+        ],
+        schema=MAPS,
+    )
+
+
+def _null_for_nan(values: np.ndarray) -> pa.Array:
+    """NaN, as where a map has no mass or a method no terms, becomes null: SQL would sort it as the largest number."""
+    return pa.array(values, pa.float32(), mask=np.isnan(values))
+
+
+def errors_table(failures: Sequence[Failure], unit: Unit) -> pa.Table:
+    """In the order of the records, what has no place last."""
+    ordered = sorted(failures, key=lambda failure: (failure.index is None, failure.index))
+    return pa.Table.from_pylist([{**dataclasses.asdict(f), "shard": unit.shard.path} for f in ordered], ERRORS)
