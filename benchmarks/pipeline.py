@@ -113,13 +113,16 @@ class Run:
 # ---- one run
 
 
-def whole_run(config: Mapping[str, Any], folder: pathlib.Path) -> Run:
-    """Runs the command line on a configuration, whose output is made in `folder`."""
+def run_command(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[float, float]:
+    """Runs the command line on a configuration, with `folder/out` as its output.
+
+    Returns:
+      Seconds, and the peak of resident memory in MiB.
+    """
     folder.mkdir(parents=True)
-    output = folder / "out"
     path = folder / "config.yaml"
-    path.write_text(json.dumps({**config, "output": {**config.get("output", {}), "path": str(output)}}))
-    began, started = time.time(), time.perf_counter()
+    path.write_text(json.dumps({**config, "output": {**config.get("output", {}), "path": str(folder / "out")}}))
+    started = time.perf_counter()
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", "run", str(path)], cwd=REPOSITORY, stdout=log, stderr=log
@@ -127,11 +130,16 @@ def whole_run(config: Mapping[str, Any], folder: pathlib.Path) -> Run:
         # This process stays small, since the kernel counts to a child's peak what its parent held when it started it.
         _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
-    if os.waitstatus_to_exitcode(status) not in (
-        0,
-        1,
-    ):  # 1: what is complete for trained weights need not be for random
+    # 1: what is complete for trained weights need not be for random ones.
+    if os.waitstatus_to_exitcode(status) not in (0, 1):
         sys.exit(f"the run failed:\n{(folder / 'log').read_text()}")
+    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**20
+
+
+def whole_run(config: Mapping[str, Any], folder: pathlib.Path) -> Run:
+    """Runs the command line on a configuration, whose output is made in `folder`."""
+    began, (seconds, peak_mib) = time.time(), run_command(config, folder)
+    output = folder / "out"
     run = json.loads((output / "run.json").read_text())
     receipts = [json.loads(each.read_text()) for each in (output / "receipts").iterdir()]
     receipts.sort(key=lambda receipt: receipt["ended"])
@@ -143,7 +151,7 @@ def whole_run(config: Mapping[str, Any], folder: pathlib.Path) -> Run:
         images=sum(receipt["images"] for receipt in receipts),
         seconds=seconds,
         sustained=sum(receipt["images"] for receipt in rest) / elapsed if rest else float("nan"),
-        peak_mib=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**20,
+        peak_mib=peak_mib,
         batch_size=first["batch_size"],
         startup=steps,
         shares={stage: sum(r["seconds"][stage] for r in rest) / elapsed if rest else float("nan") for stage in STAGES},
