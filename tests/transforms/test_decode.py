@@ -336,6 +336,15 @@ class TestDamage:
         with pytest.raises(UndecodableImage, match="pixels"):
             decode_image(png_header(width, 10_000), Resize((8, 8)), 3)
 
+    @pytest.mark.parametrize("side", [10_000, 60_000])
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+    def test_nor_is_a_jpeg_that_says_it_is_as_large(self, side):
+        encoded = encode(random_pixels(16, 24), "JPEG")
+        frame = encoded.index(b"\xff\xc0") + 5  # behind the marker, the length and the precision: height and width
+        bomb = encoded[:frame] + struct.pack(">HH", side, side) + encoded[frame + 4 :]
+        with pytest.raises(UndecodableImage, match=f"{side}×{side} pixels is over the limit"):
+            decode_image(bomb, Resize((8, 8)), 3)
+
     def test_a_strip_that_resizing_would_blow_up_is_an_error(self):
         with pytest.raises(UndecodableImage, match="256×25600000"):
             decode_image(encode(Image.new("L", (1, 100_000))), Resize((224, 224), "center_crop"), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from tests.transforms.fullgrad.networks import images, randomize
 from transforms.fullgrad import Exposed, expose, full_gradients
 
 
-def _network(convolution: keras.Layer, activation: keras.Layer | None = None, **norm: object) -> keras.Model:
+def _network(convolution: keras.Layer, activation: Callable[..., object] | None = None, **norm: object) -> keras.Model:
     inputs = keras.Input((13, 12, 3))
     x = layers.BatchNormalization(**norm)(convolution(inputs))
     x = layers.GlobalAveragePooling2D()((activation or layers.ReLU(6.0))(x))
@@ -57,7 +58,9 @@ ACTIVATIONS = {
     "ReLU6": lambda: layers.ReLU(6.0),
     "relu6": lambda: layers.Activation("relu6"),
     "silu": lambda: layers.Activation("silu"),
-    "a function": lambda: keras.layers.Lambda(keras.activations.silu),
+    "a function": lambda: keras.ops.silu,
+    "another": lambda: keras.ops.relu6,
+    "Lambda": lambda: layers.Lambda(keras.activations.silu),
     "ReLU": lambda: layers.ReLU(),
     "gelu": lambda: layers.Activation("gelu"),
 }
