@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 Tensor = Any
@@ -119,6 +120,22 @@ def compiled(function: Callable[..., Result], *, jit: bool) -> Callable[..., Res
             idle.append(run)
 
     return call
+
+
+def numpy_step(
+    function: Callable[..., list[np.ndarray]], tensors: list[Tensor], shapes: list[tuple[int | None, ...]]
+) -> list[Tensor]:
+    """`function` of arrays as a step of a graph: on CPUs it gets the tensors' own memory, and that is free after it.
+
+    Args:
+      function: takes as many arrays as there are tensors, and returns float32 arrays of the given shapes.
+      tensors: what it takes.
+      shapes: what it returns; None for a length that is not known.
+    """
+    made: list[Tensor] = tf.numpy_function(function, tensors, [tf.float32] * len(shapes))
+    for tensor, shape in zip(made, shapes, strict=True):
+        tensor.set_shape(shape)
+    return made
 
 
 @tf.custom_gradient

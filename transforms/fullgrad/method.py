@@ -162,16 +162,18 @@ def _compile(exposed: Exposed, options: Options) -> Compiled:
     if options.method != "fullgrad":
         return compile_sibling(exposed, options, _SIBLINGS[options.method])
     rule = maps.RULES[options.maps]
-    if rule.kernel is not None and not options.jit and not autodiff.has_accelerator():
-        return _compile_with_kernels(exposed.folded_for_kernels, options, rule.kernel)
-    exposed = exposed.folded
+    condense = None if options.jit or autodiff.has_accelerator() else rule.kernel
+    folded = exposed.folded if condense is None else exposed.folded_for_kernels
     names: list[str] = []  # known once the function was traced; the same for every shape
 
     def function(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        found = _decompose(exposed, images, targets, options)
+        found = _decompose(folded, images, targets, options)
         names[:] = found.layers
-        totals = ops.concatenate([each.totals() for each in found.plain], axis=1)
-        condensed = [rule.condense(each) for each in found.plain]
+        if condense is not None:
+            totals, condensed = _read_by_kernels(found.located, condense)
+        else:
+            totals = ops.concatenate([each.totals() for each in found.plain], axis=1)
+            condensed = [rule.condense(each) for each in found.plain]
         return {
             **_account(found.f, totals, found.unlocated, found.counts),
             "logits": found.logits,
@@ -188,36 +190,23 @@ def _compile(exposed: Exposed, options: Options) -> Compiled:
     return call
 
 
-def _compile_with_kernels(
-    exposed: Exposed, options: Options, condense: Callable[..., list[kernels.Condensed]]
-) -> Compiled:
-    """The same in three steps: passes through the model, kernels on what these leave, and what is then little."""
-    structure: list[_Decomposition] = []  # of the function as traced: what is no tensor in it
+def _read_by_kernels(
+    located: list[Contribution], condense: Callable[..., list[kernels.Condensed]]
+) -> tuple[Tensor, list[Tensor]]:
+    """Totals [N, …], and sums [N, h, w] of each resolution, by kernels that the graph calls once."""
+    tensors = [each.tensors() for each in located]
+    sizes = list(dict.fromkeys(each.resolution for each in located))
 
-    def passes(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, list[list[Tensor]]]:
-        found = _decompose(exposed, images, targets, options)
-        structure[:] = [found]
-        return found.logits, found.targets, found.f, found.unlocated, [each.tensors() for each in found.located]
-
-    def account(images: Tensor, f: Tensor, totals: Tensor, unlocated: Tensor, condensed: list[Tensor]) -> Any:
-        outputs = _account(f, totals, unlocated, structure[0].counts)
-        return {**outputs, "maps": _combine(condensed, images, options)}
-
-    run_passes, run_account = (autodiff.compiled(function, jit=False) for function in (passes, account))
-
-    def call(images: np.ndarray, targets: np.ndarray) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        tensor = ops.convert_to_tensor(images)
-        logits, chosen, f, unlocated, tensors = run_passes(tensor, ops.convert_to_tensor(targets))
-        located = [
-            each.of_tensors([np.asarray(array) for array in arrays])
-            for each, arrays in zip(structure[0].located, tensors, strict=True)
-        ]
-        condensed = condense(located, threads=autodiff.threads_a_call())
+    def read(*arrays: np.ndarray) -> list[np.ndarray]:
+        rest = iter(arrays)
+        given = [each.of_tensors([next(rest) for _ in own]) for each, own in zip(located, tensors, strict=True)]
+        condensed = condense(given, threads=autodiff.threads_a_call())
         totals = np.concatenate([each.totals for each in condensed], axis=1)
-        outputs = run_account(tensor, f, totals, unlocated, maps.by_resolution(each.map for each in condensed))
-        return {**outputs, "logits": logits, "targets": chosen}, tuple(structure[0].layers)
+        return [totals, *maps.by_resolution(each.map for each in condensed)]
 
-    return call
+    shapes = [(None, sum(each.count for each in located)), *((None, *size) for size in sizes)]
+    totals, *sums = autodiff.numpy_step(read, [tensor for own in tensors for tensor in own], shapes)
+    return totals, sums
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
