@@ -1,7 +1,7 @@
 """What maps and terms need of `located` contributions, on CPUs: all of it from one reading of each tensor.
 
 TensorFlow's operations would read each tensor four to ten times, and memory is what FullGrad costs. Numba compiles the
-loops for the machine at hand when they are first used; they run in as many threads as there are cores, each with images
+loops for the machine at hand when they are first used; they run in as many threads as are asked for, each with images
 of its own, and without Python's lock.
 """
 
@@ -111,8 +111,8 @@ def _condense_activated(located: Activated, images: slice, results: tuple[Any, .
 # The shape of the loops is what makes them fast. Extremes and totals are kept by channel, so that vectors of them are
 # updated at once. Where one tensor is read, four places are taken together, so that these vectors are loaded and stored
 # a fourth as often, and each from a quarter of its own: four sequential streams are fetched ahead of their use, where
-# neighbours' interleaved ones are not (6 against 25 GB/s, of 144 channels out of memory). With two or four tensors it
-# is worth nothing.
+# neighbours' interleaved ones are not (6 against 25 GB/s, of 144 channels out of memory). Around an activation, where
+# more is kept by channel, it is two places; for products it is worth nothing.
 
 
 @_compiled
