@@ -1,0 +1,3 @@
+"""Tests."""
+
+import transforms  # noqa: F401  chooses oneDNN, before anything imports TensorFlow

@@ -1,4 +1,4 @@
-"""The one file that knows TensorFlow: gradients at tapped tensors, compilation, and noise that is the same anywhere."""
+"""TensorFlow, but for `operations`: gradients at tapped tensors, compilation, and noise that is the same anywhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
 import tensorflow as tf
 
 Tensor = Any
@@ -122,20 +121,17 @@ def compiled(function: Callable[..., Result], *, jit: bool) -> Callable[..., Res
     return call
 
 
-def numpy_step(
-    function: Callable[..., list[np.ndarray]], tensors: list[Tensor], shapes: list[tuple[int | None, ...]]
-) -> list[Tensor]:
-    """`function` of arrays as a step of a graph: on CPUs it gets the tensors' own memory, and that is free after it.
+def pulled_back(
+    z: Tensor, function: Callable[[Tensor], Tensor], backward: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """y = function(z), through which gradients go back by `backward`(g, y), given the gradient at y and y."""
 
-    Args:
-      function: takes as many arrays as there are tensors, and returns float32 arrays of the given shapes.
-      tensors: what it takes.
-      shapes: what it returns; None for a length that is not known.
-    """
-    made: list[Tensor] = tf.numpy_function(function, tensors, [tf.float32] * len(shapes))
-    for tensor, shape in zip(made, shapes, strict=True):
-        tensor.set_shape(shape)
-    return made
+    @tf.custom_gradient
+    def apply(z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        y = function(z)
+        return y, lambda g: backward(g, y)
+
+    return apply(z)
 
 
 @tf.custom_gradient

@@ -14,6 +14,7 @@ from transforms.fullgrad import terms
 from transforms.fullgrad.autodiff import Tap, Tensor
 from transforms.fullgrad.flatten import CannotExpose, Program, Step, Value, flatten
 from transforms.fullgrad.folding import fold
+from transforms.fullgrad.operations import Reading
 from transforms.fullgrad.places import Place, places
 
 _TOLERANCES = {"float16": 5e-3, "bfloat16": 3e-2}
@@ -68,17 +69,20 @@ class Exposed:
         return self._folded(activations=False)
 
     @functools.cached_property
-    def folded_for_kernels(self) -> Exposed:
-        """The same as `folded`, with the terms around activations as `kernels` read them: `terms.ActivatedTerm`."""
+    def folded_for_operations(self) -> Exposed:
+        """The same as `folded`, with the terms around activations as `operations` read them: `terms.ActivatedTerm`."""
         return self._folded(activations=True)
 
     def _folded(self, *, activations: bool) -> Exposed:
         rules = fold(self.program, self.rules, self.places, activations=activations)
         return dataclasses.replace(self, rules=rules, compiled={})
 
-    def run(self, images: Tensor, tap: Tap) -> tuple[Tensor, list[terms.AnyTerm]]:
-        """One forward pass: logits [N, K] float32 and the terms met, with every tensor that they need tapped."""
-        run = terms.Run(tap, self.places)
+    def run(self, images: Tensor, tap: Tap, reading: Reading | None = None) -> tuple[Tensor, list[terms.AnyTerm]]:
+        """One forward pass: logits [N, K] float32 and the terms met, with every tensor that they need tapped.
+
+        What is `folded_for_operations` needs to be told what is to be read.
+        """
+        run = terms.Run(tap, self.places, reading)
         values = {self.program.input: images}
         for step, rule in zip(self.program.steps, self.rules, strict=True):
             outputs = keras.tree.flatten(rule.apply(run, step, values))

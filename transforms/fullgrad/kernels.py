@@ -1,328 +1,331 @@
 """What maps and terms need of `located` contributions, on CPUs: all of it from one reading of each tensor.
 
 TensorFlow's operations would read each tensor four to ten times, and memory is what FullGrad costs. Numba compiles the
-loops for the machine at hand when they are first used; they run in as many threads as are asked for, each with images
-of its own, and without Python's lock.
+loops for the machine at hand, and `operations` makes steps of a graph of them. All kernels are called alike:
+
+    kernel(arrays, scales, settings, sums, totals)
+
+Of T contributions t to N images, with P = h·w places and C channels, all float32:
+
+  arrays    of [N, P·C], the gradient first
+  scales    [T, C], or [1, C] where there is nothing to be scaled
+  settings  [3], numbers that `Setting` names
+  sums      [N, P], summed over channels and contributions: of t if signed; otherwise of
+            (|t| − low) / (high − low + epsilon), with the least and the largest |t| of the image and contribution
+  totals    [N, T], the sum of t over places and channels
+
+Whether it is signed is part of a kernel: `scaled(signed)` and so on give it.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import dataclasses
+import enum
 import functools
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
-from transforms.fullgrad.located import Activated, Contribution
+Kernel = Callable[..., None]
 
 # Sums in any order are what vector instructions need. Infinities and NaN keep their meaning, and g·m − h·k is rounded
 # product by product, so that it is zero where the products are equal: ψ would make a map of what a fused one leaves.
 _compiled = numba.njit(nogil=True, boundscheck=False, fastmath={"reassoc", "nsz"})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Condensed:
-    """What is left of T contributions to N images.
+class Setting(enum.IntEnum):
+    """Where in `settings` a number is."""
 
-    Attributes:
-      map: float32 [N, h, w], summed over channels and the T contributions: of t where `signed`; otherwise of
-        (|t| − low) / (high − low + epsilon), with the least and the largest |t| of the image and contribution.
-      totals: float32 [N, T], the sum of t over places and channels.
+    EPSILON = 0  # what is added to high − low
+    REACHING = 1  # multipliers that are less count as 0
+    OWN = 2  # 1 where an activation's own contribution is one of T, the last; else 0
+
+
+_EPSILON, _REACHING, _OWN = map(int, Setting)
+
+
+@intrinsic
+def _bits(typing: Any, number: Any) -> Any:
+    """A float32's bits as int32. Of numbers that are not negative they are in the same order, with NaN the largest.
+
+    LLVM makes vectors of extremes of integers; those of floats it leaves alone, as NaN is in no order.
     """
 
-    map: np.ndarray
-    totals: np.ndarray
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
+
+    return types.int32(types.float32), codegen
 
 
-def condense(
-    located: Sequence[Contribution], *, signed: bool, epsilon: float, threads: int | None = None
-) -> list[Condensed]:
-    """Condenses contributions whose tensors are NumPy arrays, float32 [N, h, w, C] in C order.
+@intrinsic
+def _number(typing: Any, bits: Any) -> Any:
+    """The float32 of such bits."""
 
-    `threads` is how many share the images out; None for as many as there are cores. One is the caller's own.
-    """
-    made = [_empty(each) for each in located]
-    count = len(made[0].map) if made else 0
-    most = numba.config.NUMBA_NUM_THREADS if threads is None else min(threads, numba.config.NUMBA_NUM_THREADS)
-    bounds = np.linspace(0, count, min(most, max(count, 1)) + 1).astype(int)
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
 
-    def run(first: int, last: int) -> None:
-        for each, into in zip(located, made, strict=True):
-            _condense(each, into, slice(first, last), signed, epsilon)
+    return types.float32(types.int32), codegen
 
-    if len(bounds) == 2:
-        run(0, count)
-        return made
-    for future in [_threads().submit(run, first, last) for first, last in itertools.pairwise(bounds)]:
-        future.result()
-    return made
+
+_ZERO, _INFINITY = np.float32(0).view(np.int32), np.float32(np.inf).view(np.int32)
+
+
+# The shape of the loops is what makes them fast. Where a vector's sum and extremes have to be taken of each place, as
+# little else as possible may be done in the loop over channels.
 
 
 @functools.cache
-def _threads() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="kernels")
+def scaled(signed: bool) -> Kernel:
+    """Of a gradient g: t = g ⊙ scales[t].
 
-
-def _empty(located: Contribution) -> Condensed:
-    count = len(located.tensors()[0])
-    return Condensed(np.empty((count, *located.resolution), np.float32), np.empty((count, located.count), np.float32))
-
-
-def _places(array: Any, images: slice) -> np.ndarray:
-    """[N, h, w, …] → [n, h·w, …], without a copy."""
-    return array[images].reshape(-1, array.shape[1] * array.shape[2], *array.shape[3:])
-
-
-def _condense(located: Contribution, into: Condensed, images: slice, signed: bool, epsilon: float) -> None:
-    sums, totals = _places(into.map, images), into.totals[images]
-    if isinstance(located, Activated):
-        _condense_activated(located, images, (signed, np.float32(epsilon), sums, totals))
-        return
-    product, less, factor = located.product, located.less, np.float32(located.factor)
-    gradient = _places(product.gradient, images)
-    # (|k·t| − |k|·low) / (|k|·high − |k|·low + ε) is the same of t with ε/|k|.
-    results = signed, np.float32(epsilon / abs(factor)), sums, totals
-    if product.multiplier is None:
-        scales = np.ones((1, gradient.shape[2]), np.float32) if located.scales is None else located.scales
-        _scaled(gradient, scales, *results)
-    elif less is None:
-        reaching = np.float32(-np.inf if product.reaching is None else product.reaching)
-        _product((gradient, _places(product.multiplier, images)), reaching, *results)
-    else:
-        others = product.multiplier, less.gradient, less.multiplier
-        _difference((gradient, *(_places(array, images) for array in others)), np.float32(0), *results)
-    totals *= factor
-    if signed:
-        sums *= factor
-
-
-def _condense_activated(located: Activated, images: slice, results: tuple[Any, ...]) -> None:
-    gradient, output = _places(located.gradient, images), _places(located.output, images)
-    if located.input is None:
-        _relu6((gradient, output), located.scales, located.own, *results)
-    else:
-        _silu((gradient, output, _places(located.input, images)), located.scales, located.own, *results)
-
-
-# The shape of the loops is what makes them fast. Extremes and totals are kept by channel, so that vectors of them are
-# updated at once. Where one tensor is read, four places are taken together, so that these vectors are loaded and stored
-# a fourth as often, and each from a quarter of its own: four sequential streams are fetched ahead of their use, where
-# neighbours' interleaved ones are not (6 against 25 GB/s, of 144 channels out of memory). Around an activation, where
-# more is kept by channel, it is two places; for products it is worth nothing.
-
-
-@_compiled
-def _scaled(g, scales, signed, epsilon, sums, totals):  # type: ignore[no-untyped-def]
-    """t = g [N, P, C] ⊙ scales [T, C] → sums [N, P] and totals [N, T]."""
-    images, places, channels = g.shape
-    count = scales.shape[0]
-    # Of g itself: a scale of the channel's extremes and total gives those of t.
-    low, high, total = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.float32)
-    grand_total, by_place = np.empty(channels), np.empty((count, places), np.float32)
-    one, zero, quarter = np.float32(1), np.float32(0), (places + 3) // 4
-    for n in range(images):
-        for c in range(channels):
-            low[c], high[c], total[c], grand_total[c] = np.inf, 0, 0, 0
-        for p in range(quarter):
-            # Behind the last place it is taken again, which changes no extreme; the totals leave it out.
-            q, r, s = p + quarter, p + 2 * quarter, p + 3 * quarter
-            is_q = one if q < places else zero
-            is_r = one if r < places else zero
-            is_s = one if s < places else zero
-            q, r, s = min(q, places - 1), min(r, places - 1), min(s, places - 1)
-            for t in range(count):
-                sum_p, sum_q, sum_r, sum_s = zero, zero, zero, zero
-                if t == 0:
-                    for c in range(channels):
-                        at_p, at_q, at_r, at_s = g[n, p, c], g[n, q, c], g[n, r, c], g[n, s, c]
-                        abs_p, abs_q, abs_r, abs_s = abs(at_p), abs(at_q), abs(at_r), abs(at_s)
-                        least, largest = low[c], high[c]
-                        least = abs_p if abs_p < least else least
-                        least = abs_q if abs_q < least else least
-                        least = abs_r if abs_r < least else least
-                        least = abs_s if abs_s < least else least
-                        largest = abs_p if abs_p > largest else largest
-                        largest = abs_q if abs_q > largest else largest
-                        largest = abs_r if abs_r > largest else largest
-                        largest = abs_s if abs_s > largest else largest
-                        low[c], high[c] = least, largest
-                        total[c] += at_p + is_q * at_q + (is_r * at_r + is_s * at_s)
-                        scale = scales[t, c] if signed else abs(scales[t, c])
-                        sum_p += scale * (at_p if signed else abs_p)
-                        sum_q += scale * (at_q if signed else abs_q)
-                        sum_r += scale * (at_r if signed else abs_r)
-                        sum_s += scale * (at_s if signed else abs_s)
-                else:
-                    for c in range(channels):
-                        at_p, at_q, at_r, at_s = g[n, p, c], g[n, q, c], g[n, r, c], g[n, s, c]
-                        scale = scales[t, c] if signed else abs(scales[t, c])
-                        sum_p += scale * (at_p if signed else abs(at_p))
-                        sum_q += scale * (at_q if signed else abs(at_q))
-                        sum_r += scale * (at_r if signed else abs(at_r))
-                        sum_s += scale * (at_s if signed else abs(at_s))
-                by_place[t, p], by_place[t, q], by_place[t, r], by_place[t, s] = sum_p, sum_q, sum_r, sum_s
-            if p % 64 == 63 or p == quarter - 1:  # before float32 has to add the small to the large
-                for c in range(channels):
-                    grand_total[c] += total[c]
-                    total[c] = 0
-        for p in range(places):
-            sums[n, p] = 0
-        for t in range(count):
-            least, largest, term = np.float32(np.inf), zero, np.float64(0)
-            for c in range(channels):
-                magnitude = abs(scales[t, c])
-                least, largest = min(least, low[c] * magnitude), max(largest, high[c] * magnitude)
-                term += grand_total[c] * scales[t, c]
-            totals[n, t] = term
-            for p in range(places):
-                psi = (by_place[t, p] - channels * least) / (largest - least + epsilon)
-                sums[n, p] += by_place[t, p] if signed else psi
-
-
-def _of_several(value: Callable[..., Any]) -> Callable[..., None]:
-    """The loops around t = value(arrays, constant, n, p, c), arrays [N, P, C] → sums [N, P] and totals [N, 1]."""
-    value = numba.njit(inline="always")(value)
-
-    @_compiled
-    def kernel(arrays, constant, signed, epsilon, sums, totals):  # type: ignore[no-untyped-def]
-        images, places, channels = arrays[0].shape
-        low, high = np.empty(channels, np.float32), np.empty(channels, np.float32)
-        for n in range(images):
-            total = np.float64(0)
-            for c in range(channels):
-                low[c], high[c] = np.inf, 0
-            for p in range(places):
-                signed_sum, absolute_sum = np.float32(0), np.float32(0)
-                for c in range(channels):
-                    at = value(arrays, constant, n, p, c)
-                    magnitude = abs(at)
-                    low[c] = magnitude if magnitude < low[c] else low[c]
-                    high[c] = magnitude if magnitude > high[c] else high[c]
-                    signed_sum += at
-                    absolute_sum += magnitude
-                sums[n, p] = signed_sum if signed else absolute_sum
-                total += signed_sum
-            totals[n, 0] = total
-            if not signed:
-                least, largest = np.float32(np.inf), np.float32(0)
-                for c in range(channels):
-                    least, largest = min(least, low[c]), max(largest, high[c])
-                for p in range(places):
-                    sums[n, p] = (sums[n, p] - channels * least) / (largest - least + epsilon)
-
-    return kernel
-
-
-@_of_several
-def _product(arrays, reaching, n, p, c):  # type: ignore[no-untyped-def]
-    """g ⊙ m where m ≥ reaching, else 0. Both are read either way: to read only where it counts is four times slower."""
-    m = arrays[1][n, p, c]
-    return arrays[0][n, p, c] * (m if m >= reaching else np.float32(0))
-
-
-@_of_several
-def _difference(arrays, constant, n, p, c):  # type: ignore[no-untyped-def]
-    """g ⊙ m − h ⊙ k."""
-    return arrays[0][n, p, c] * arrays[1][n, p, c] - arrays[2][n, p, c] * arrays[3][n, p, c]
-
-
-def _of_activation(value: Callable[..., Any]) -> Callable[..., None]:
-    """The loops around (g_z, t) = value(arrays, n, p, c), arrays [N, P, C] starting with g.
-
-    The contributions are g_z ⊙ scales [T, C], at least one, then t where `own`; → sums [N, P], totals [N, T + own]. Two
-    places are taken together, each from a half of its own.
+    Four places are taken together, each from a quarter of its own: four sequential streams are fetched ahead of their
+    use, where neighbours' interleaved ones are not (6 against 25 GB/s, of 144 channels out of memory). Extremes and
+    totals are kept by channel: scaled, those of g are those of t.
     """
-    value = numba.njit(inline="always")(value)
 
     @_compiled
-    def kernel(arrays, scales, own, signed, epsilon, sums, totals):  # type: ignore[no-untyped-def]
-        images, places, channels = arrays[0].shape
-        count, half = scales.shape[0], (places + 1) // 2
-        # Of g_z and of t: extremes and totals by channel, as in _scaled.
-        low_z, high_z, total_z = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels)
-        low_t, high_t, total_t = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels)
-        by_place = np.empty((count + 1, places), np.float32)
-        zero, one, infinity = np.float32(0), np.float32(1), np.float32(np.inf)
-        part_z, part_t = np.empty(channels, np.float32), np.empty(channels, np.float32)
+    def kernel(arrays, scales, settings, sums, totals):  # type: ignore[no-untyped-def]
+        (images, places), (count, channels), epsilon = sums.shape, scales.shape, settings[_EPSILON]
+        g = arrays[0].reshape((images, places, channels))
+        low, high, total = (
+            np.empty(channels, np.float32),
+            np.empty(channels, np.float32),
+            np.empty(channels, np.float32),
+        )
+        grand_total, by_place = np.empty(channels), np.empty((count, places), np.float32)
+        one, zero, quarter = np.float32(1), np.float32(0), (places + 3) // 4
         for n in range(images):
             for c in range(channels):
-                low_z[c], high_z[c], part_z[c], total_z[c] = infinity, zero, zero, 0
-                low_t[c], high_t[c], part_t[c], total_t[c] = infinity, zero, zero, 0
-            for p in range(half):
-                q = min(p + half, places - 1)
-                is_q = one if p + half < places else zero
-                sum_p, sum_q, own_p, own_q = zero, zero, zero, zero
-                for c in range(channels):
-                    z_p, t_p = value(arrays, n, p, c)
-                    z_q, t_q = value(arrays, n, q, c)
-                    abs_z_p, abs_z_q, abs_t_p, abs_t_q = abs(z_p), abs(z_q), abs(t_p), abs(t_q)
-                    least, largest = low_z[c], high_z[c]
-                    least = abs_z_p if abs_z_p < least else least
-                    least = abs_z_q if abs_z_q < least else least
-                    largest = abs_z_p if abs_z_p > largest else largest
-                    largest = abs_z_q if abs_z_q > largest else largest
-                    low_z[c], high_z[c] = least, largest
-                    least, largest = low_t[c], high_t[c]
-                    least = abs_t_p if abs_t_p < least else least
-                    least = abs_t_q if abs_t_q < least else least
-                    largest = abs_t_p if abs_t_p > largest else largest
-                    largest = abs_t_q if abs_t_q > largest else largest
-                    low_t[c], high_t[c] = least, largest
-                    part_z[c] += z_p + is_q * z_q
-                    part_t[c] += t_p + is_q * t_q
-                    own_p += t_p if signed else abs_t_p
-                    own_q += t_q if signed else abs_t_q
-                    scale = scales[0, c] if signed else abs(scales[0, c])
-                    sum_p += scale * (z_p if signed else abs_z_p)
-                    sum_q += scale * (z_q if signed else abs_z_q)
-                by_place[count, p], by_place[count, q] = own_p, own_q
-                by_place[0, p], by_place[0, q] = sum_p, sum_q
-                for t in range(1, count):
-                    sum_p, sum_q = zero, zero
+                low[c], high[c], total[c], grand_total[c] = np.inf, 0, 0, 0
+            for p in range(quarter):
+                # Behind the last place it is taken again, which changes no extreme; the totals leave it out.
+                q, r, s = p + quarter, p + 2 * quarter, p + 3 * quarter
+                is_q = one if q < places else zero
+                is_r = one if r < places else zero
+                is_s = one if s < places else zero
+                q, r, s = min(q, places - 1), min(r, places - 1), min(s, places - 1)
+                for t in range(count):
+                    sum_p, sum_q, sum_r, sum_s = zero, zero, zero, zero
+                    if t == 0:
+                        for c in range(channels):
+                            at_p, at_q, at_r, at_s = g[n, p, c], g[n, q, c], g[n, r, c], g[n, s, c]
+                            abs_p, abs_q, abs_r, abs_s = abs(at_p), abs(at_q), abs(at_r), abs(at_s)
+                            least, largest = low[c], high[c]
+                            least = abs_p if abs_p < least else least
+                            least = abs_q if abs_q < least else least
+                            least = abs_r if abs_r < least else least
+                            least = abs_s if abs_s < least else least
+                            largest = abs_p if abs_p > largest else largest
+                            largest = abs_q if abs_q > largest else largest
+                            largest = abs_r if abs_r > largest else largest
+                            largest = abs_s if abs_s > largest else largest
+                            low[c], high[c] = least, largest
+                            total[c] += at_p + is_q * at_q + (is_r * at_r + is_s * at_s)
+                            scale = scales[t, c] if signed else abs(scales[t, c])
+                            sum_p += scale * (at_p if signed else abs_p)
+                            sum_q += scale * (at_q if signed else abs_q)
+                            sum_r += scale * (at_r if signed else abs_r)
+                            sum_s += scale * (at_s if signed else abs_s)
+                    else:
+                        for c in range(channels):
+                            at_p, at_q, at_r, at_s = g[n, p, c], g[n, q, c], g[n, r, c], g[n, s, c]
+                            scale = scales[t, c] if signed else abs(scales[t, c])
+                            sum_p += scale * (at_p if signed else abs(at_p))
+                            sum_q += scale * (at_q if signed else abs(at_q))
+                            sum_r += scale * (at_r if signed else abs(at_r))
+                            sum_s += scale * (at_s if signed else abs(at_s))
+                    by_place[t, p], by_place[t, q], by_place[t, r], by_place[t, s] = sum_p, sum_q, sum_r, sum_s
+                if p % 64 == 63 or p == quarter - 1:  # before float32 has to add the small to the large
                     for c in range(channels):
-                        z_p, _ = value(arrays, n, p, c)
-                        z_q, _ = value(arrays, n, q, c)
-                        scale = scales[t, c] if signed else abs(scales[t, c])
-                        sum_p += scale * (z_p if signed else abs(z_p))
-                        sum_q += scale * (z_q if signed else abs(z_q))
-                    by_place[t, p], by_place[t, q] = sum_p, sum_q
-                if p % 64 == 63 or p == half - 1:
-                    for c in range(channels):
-                        total_z[c] += part_z[c]
-                        total_t[c] += part_t[c]
-                        part_z[c], part_t[c] = 0, 0
-            for p in range(places):
-                sums[n, p] = 0
-            for t in range(count + own):
-                least, largest, term = infinity, zero, np.float64(0)
+                        grand_total[c] += total[c]
+                        total[c] = 0
+            for t in range(count):
+                least, largest, term = np.float32(np.inf), zero, np.float64(0)
                 for c in range(channels):
-                    magnitude = abs(scales[t, c]) if t < count else one
-                    low, high = (low_z[c], high_z[c]) if t < count else (low_t[c], high_t[c])
-                    least, largest = min(least, low * magnitude), max(largest, high * magnitude)
-                    term += total_z[c] * scales[t, c] if t < count else total_t[c]
+                    magnitude = abs(scales[t, c])
+                    least, largest = min(least, low[c] * magnitude), max(largest, high[c] * magnitude)
+                    term += grand_total[c] * scales[t, c]
                 totals[n, t] = term
                 for p in range(places):
                     psi = (by_place[t, p] - channels * least) / (largest - least + epsilon)
-                    sums[n, p] += by_place[t, p] if signed else psi
+                    sums[n, p] = (by_place[t, p] if signed else psi) + (sums[n, p] if t > 0 else zero)
 
     return kernel
 
 
-@_of_activation
-def _relu6(arrays, n, p, c):  # type: ignore[no-untyped-def]
-    """Of g and y: g_z = g where 0 < y < 6, and t = g ⊙ y − g_z ⊙ z = g ⊙ 6 where y = 6; both are 0 elsewhere."""
-    g, y = arrays[0][n, p, c], arrays[1][n, p, c]
-    outside = (y <= np.float32(0)) | (y >= np.float32(6))
-    return np.float32(0) if outside else g, g * y if y >= np.float32(6) else np.float32(0)
+def _of_several(value: Callable[..., Any]) -> Callable[[bool], Kernel]:
+    """The loops around t = value(arrays, reaching, n, i), T = 1."""
+    value = numba.njit(inline="always")(value)
+
+    @functools.cache
+    def of(signed: bool) -> Kernel:
+        @_compiled
+        def kernel(arrays, scales, settings, sums, totals):  # type: ignore[no-untyped-def]
+            epsilon, reaching = settings[_EPSILON], settings[_REACHING]
+            (images, places), channels = sums.shape, scales.shape[1]
+            zero = np.float32(0)
+            for n in range(images):
+                low, high, total = _INFINITY, _ZERO, np.float64(0)
+                if channels == 3:  # an image's own: too few for a vector, so that these are made of places
+                    in_vectors = zero
+                    for p in range(places):
+                        first = value(arrays, reaching, n, 3 * p)
+                        second = value(arrays, reaching, n, 3 * p + 1)
+                        third = value(arrays, reaching, n, 3 * p + 2)
+                        abs_1, abs_2, abs_3 = abs(first), abs(second), abs(third)
+                        bits_1, bits_2, bits_3 = _bits(abs_1), _bits(abs_2), _bits(abs_3)
+                        least = bits_1 if bits_1 < bits_2 else bits_2
+                        least = least if least < bits_3 else bits_3
+                        largest = bits_1 if bits_1 > bits_2 else bits_2
+                        largest = largest if largest > bits_3 else bits_3
+                        low = least if least < low else low
+                        high = largest if largest > high else high
+                        signed_sum = first + second + third
+                        in_vectors += signed_sum
+                        sums[n, p] = signed_sum if signed else abs_1 + abs_2 + abs_3
+                    total += in_vectors
+                else:
+                    for p in range(places):
+                        signed_sum, absolute_sum, least, largest = zero, zero, _INFINITY, _ZERO
+                        begin = p * channels
+                        for c in range(channels):
+                            at = value(arrays, reaching, n, begin + c)
+                            magnitude = abs(at)
+                            bits = _bits(magnitude)
+                            least = bits if bits < least else least
+                            largest = bits if bits > largest else largest
+                            signed_sum += at
+                            absolute_sum += magnitude
+                        low, high = min(low, least), max(high, largest)
+                        sums[n, p] = signed_sum if signed else absolute_sum
+                        total += signed_sum
+                totals[n, 0] = total
+                if not signed:
+                    least_of_all, largest_of_all = _number(low), _number(high)
+                    for p in range(places):
+                        psi = (sums[n, p] - channels * least_of_all) / (largest_of_all - least_of_all + epsilon)
+                        sums[n, p] = psi
+
+        return kernel
+
+    return of
+
+
+@_of_several
+def product(arrays, reaching, n, i):  # type: ignore[no-untyped-def]
+    """Of g and m: g ⊙ m where m ≥ reaching, else 0. To read only where it counts is four times slower than all."""
+    m = arrays[1][n, i]
+    return arrays[0][n, i] * (m if m >= reaching else np.float32(0))
+
+
+@_of_several
+def difference(arrays, reaching, n, i):  # type: ignore[no-untyped-def]
+    """Of g, m, h and k: g ⊙ m − h ⊙ k."""
+    return arrays[0][n, i] * arrays[1][n, i] - arrays[2][n, i] * arrays[3][n, i]
+
+
+def _of_activation(value: Callable[..., Any]) -> Callable[[bool], Kernel]:
+    """The loops around (g_z, t) = value(arrays, n, i), which leave g_z in place of g.
+
+    The contributions are g_z ⊙ scales[t], at least one, then t if that is asked for.
+    """
+    value = numba.njit(inline="always")(value)
+
+    @functools.cache
+    def of(signed: bool) -> Kernel:
+        @_compiled
+        def kernel(arrays, scales, settings, sums, totals):  # type: ignore[no-untyped-def]
+            g, epsilon, own = arrays[0], settings[_EPSILON], settings[_OWN] != 0
+            (images, places), (count, channels) = sums.shape, scales.shape
+            low, high, total = np.empty(count + 1, np.int32), np.empty(count + 1, np.int32), np.empty(count + 1)
+            by_place, zero = np.empty((count + 1, places), np.float32), np.float32(0)
+            for n in range(images):
+                for t in range(count + 1):
+                    low[t], high[t], total[t] = _INFINITY, _ZERO, 0
+                for p in range(places):
+                    begin = p * channels
+                    sum_z, sum_t, total_z, total_t = zero, zero, zero, zero
+                    low_z, high_z, low_t, high_t = _INFINITY, _ZERO, _INFINITY, _ZERO
+                    for c in range(channels):
+                        g_z, at_t = value(arrays, n, begin + c)
+                        g[n, begin + c] = g_z
+                        at_z = g_z * scales[0, c]
+                        abs_z, abs_t = abs(at_z), abs(at_t)
+                        sum_z += at_z if signed else abs_z
+                        sum_t += at_t if signed else abs_t
+                        total_z += at_z
+                        total_t += at_t
+                        bits_z, bits_t = _bits(abs_z), _bits(abs_t)
+                        low_z = bits_z if bits_z < low_z else low_z
+                        high_z = bits_z if bits_z > high_z else high_z
+                        low_t = bits_t if bits_t < low_t else low_t
+                        high_t = bits_t if bits_t > high_t else high_t
+                    by_place[0, p], by_place[count, p] = sum_z, sum_t
+                    low[0], high[0] = min(low[0], low_z), max(high[0], high_z)
+                    low[count], high[count] = min(low[count], low_t), max(high[count], high_t)
+                    total[0] += total_z
+                    total[count] += total_t
+                    for t in range(1, count):
+                        sum_z, total_z, low_z, high_z = zero, zero, _INFINITY, _ZERO
+                        for c in range(channels):
+                            at_z = g[n, begin + c] * scales[t, c]
+                            abs_z = abs(at_z)
+                            sum_z += at_z if signed else abs_z
+                            total_z += at_z
+                            bits_z = _bits(abs_z)
+                            low_z = bits_z if bits_z < low_z else low_z
+                            high_z = bits_z if bits_z > high_z else high_z
+                        by_place[t, p] = sum_z
+                        low[t], high[t] = min(low[t], low_z), max(high[t], high_z)
+                        total[t] += total_z
+                for t in range(count + own):
+                    least, largest = _number(low[t]), _number(high[t])
+                    totals[n, t] = total[t]
+                    for p in range(places):
+                        psi = (by_place[t, p] - channels * least) / (largest - least + epsilon)
+                        sums[n, p] = (by_place[t, p] if signed else psi) + (sums[n, p] if t > 0 else zero)
+
+        return kernel
+
+    return of
 
 
 @_of_activation
-def _silu(arrays, n, p, c):  # type: ignore[no-untyped-def]
+def relu6(arrays, n, i):  # type: ignore[no-untyped-def]
+    """Of g and y: g_z = g where 0 < y < 6, and t = g ⊙ y − g_z ⊙ z = g ⊙ 6 where y = 6; both are 0 elsewhere.
+
+    A product as in TensorFlow, since of `0 if … else g`, over g, LLVM makes a masked store, which is slow on many CPUs.
+    """
+    g, y = arrays[0][n, i], arrays[1][n, i]
+    passes = (y > np.float32(0)) & (y < np.float32(6))
+    return g * (np.float32(1) if passes else np.float32(0)), g * (
+        np.float32(6) if y >= np.float32(6) else np.float32(0)
+    )
+
+
+@_of_activation
+def silu(arrays, n, i):  # type: ignore[no-untyped-def]
     """Of g, y = z·s and z, with s = σ(z): g_z = g·(s + y·(1 − s)), and t = g·y − g_z·z = g·y·(y − z)."""
-    g, y, z = arrays[0][n, p, c], arrays[1][n, p, c], arrays[2][n, p, c]
+    g, y, z = arrays[0][n, i], arrays[1][n, i], arrays[2][n, i]
     s = np.float32(0.5) if z == np.float32(0) else y / z
     return g * (s + y * (np.float32(1) - s)), g * y * (y - z)
+
+
+@_compiled
+def resized(old, rows, columns, total):  # type: ignore[no-untyped-def]
+    """Adds to total [N, H, W] what becomes of old [N, h, w] by rows [H, 3] and columns [W, 3], as of `two_taps`."""
+    (images, height, width), (_, new_height, new_width) = old.shape, total.shape
+    wide = np.empty((height, new_width), np.float32)
+    for n in range(images):
+        for y in range(height):
+            for x in range(new_width):
+                first = int(columns[x, 0])
+                wide[y, x] = old[n, y, first] * columns[x, 1] + old[n, y, min(first + 1, width - 1)] * columns[x, 2]
+        for y in range(new_height):
+            first, upper, lower = int(rows[y, 0]), rows[y, 1], rows[y, 2]
+            second = min(first + 1, height - 1)
+            for x in range(new_width):
+                total[n, y, x] += wide[first, x] * upper + wide[second, x] * lower

@@ -1,15 +1,14 @@
 """Contributions with places in the image, and the sums and extremes over them that terms and maps are made of.
 
 What FullGrad costs beyond an input gradient is reading tensors as large as all activations together. So a contribution
-is kept as what it is made of, to be multiplied out only while it is read: by the operations here, or in one reading by
-`kernels`. The bias terms of one tensor, t = g ⊙ b with a b for every channel, share what is read of g.
+is kept as what it is made of, to be multiplied out only while it is read: by TensorFlow's operations here, or at once
+by `operations` of our own. The bias terms of one tensor, t = g ⊙ b with a b for every channel, share what is read of g.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, Literal
 
 from keras import ops
 
@@ -62,26 +61,6 @@ class Located:
         """T."""
         return 1 if self.scales is None else int(self.scales.shape[0])
 
-    def tensors(self) -> list[Tensor]:
-        """What it is made of, without what is the same for every batch: the products, then the scales."""
-        products = (self.product, self.less) if self.less is not None else (self.product,)
-        found = [tensor for product in products for tensor in (product.gradient, product.multiplier)]
-        return [tensor for tensor in (*found, self.scales) if tensor is not None]
-
-    def of_tensors(self, tensors: list[Any]) -> Located:
-        """The same made of others, in the order of `tensors`."""
-        rest = iter(tensors)
-
-        def product(own: Product) -> Product:
-            return Product(next(rest), None if own.multiplier is None else next(rest), own.reaching)
-
-        return Located(
-            product(self.product),
-            None if self.less is None else product(self.less),
-            self.factor,
-            None if self.scales is None else next(rest),
-        )
-
     def tensor(self) -> Tensor:
         """factor · (product − less), [N, h, w, C]."""
         tensor = self.product.tensor() if self.less is None else self.product.tensor() - self.less.tensor()
@@ -110,53 +89,24 @@ class Located:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Activated:
-    """T contributions at an activation y = σ(z), for `kernels` alone: all are read from the gradient g at its output.
-
-    Of the biases that z has, these are g_z ⊙ scales[t], with g_z = g ⊙ σ′(z), which then need not be kept; after them,
-    where `own`, comes the activation's own, g ⊙ y − g_z ⊙ z.
+class Condensed:
+    """What is left of T contributions to N images once they were read.
 
     Attributes:
-      activation: which σ.
-      gradient: float32 [N, h, w, C], g.
-      output: float32 [N, h, w, C], y.
-      input: float32 [N, h, w, C], z; None for ReLU6, where y tells what is asked of it.
-      scales: float32 [T or T − 1, C]; None for none, which `together` joins with what comes before it.
-      own: whether the activation's own contribution is one of them.
+      map: float32 [N, h, w], as a `maps.MapRule` condenses them, added up.
+      totals: float32 [N, T], each one's sum over places and channels.
     """
 
-    activation: Literal["relu6", "silu"]
-    gradient: Tensor
-    output: Tensor
-    input: Tensor | None
-    scales: Tensor | None
-    own: bool
+    map: Tensor
+    totals: Tensor
 
-    @property
-    def resolution(self) -> tuple[int, int]:
-        """h and w."""
-        _, height, width, _ = self.gradient.shape
-        return int(height), int(width)
 
-    @property
-    def count(self) -> int:
-        """T."""
-        return (0 if self.scales is None else int(self.scales.shape[0])) + self.own
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """Contributions that were read where the gradient was made, `count` of those that `condensed` is of."""
 
-    def tensors(self) -> list[Tensor]:
-        """What it is made of, as in `Located`."""
-        return [t for t in (self.gradient, self.output, self.input, self.scales) if t is not None]
-
-    def of_tensors(self, tensors: list[Any]) -> Activated:
-        """The same made of others, in the order of `tensors`."""
-        rest = iter(tensors)
-        return dataclasses.replace(
-            self,
-            gradient=next(rest),
-            output=next(rest),
-            input=None if self.input is None else next(rest),
-            scales=None if self.scales is None else next(rest),
-        )
+    condensed: Condensed
+    count: int = 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -194,7 +144,7 @@ class Magnitudes:
         return ops.min(self.tensor, axis=(1, 2)), ops.max(self.tensor, axis=(1, 2))
 
 
-Contribution = Located | Activated
+Contribution = Located | Read
 
 
 def together(contributions: Iterable[Contribution]) -> list[Contribution]:
@@ -211,12 +161,10 @@ def together(contributions: Iterable[Contribution]) -> list[Contribution]:
 
 def _join(first: Contribution, second: Contribution) -> Contribution | None:
     """The contributions of both, or None where they are not read alike."""
-    if isinstance(first, Activated) and isinstance(second, Activated):
-        if first.gradient is not second.gradient or first.own:
-            return None
-        scales = [scales for scales in (first.scales, second.scales) if scales is not None]
-        return dataclasses.replace(first, scales=ops.concatenate(scales), own=second.own)
-    if isinstance(first, Activated) or isinstance(second, Activated) or first.scales is None or second.scales is None:
+    if isinstance(first, Read) and isinstance(second, Read):
+        same = first.condensed is second.condensed
+        return dataclasses.replace(first, count=first.count + second.count) if same else None
+    if isinstance(first, Read) or isinstance(second, Read) or first.scales is None or second.scales is None:
         return None
     if first.product.gradient is not second.product.gradient:
         return None

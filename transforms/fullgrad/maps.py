@@ -7,7 +7,6 @@ of every layer, which is how the method is defined and what makes other implemen
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,9 +14,10 @@ import numpy as np
 from keras import ops
 
 from transforms import resampling
-from transforms.fullgrad import kernels
+from transforms.fullgrad import operations
 from transforms.fullgrad.autodiff import Tensor
 from transforms.fullgrad.located import Located
+from transforms.fullgrad.operations import Reading
 
 # The authors' guard against division by zero, in their own normalisation (idiap/fullgrad-saliency).
 _EPSILON = 1e-6
@@ -31,13 +31,13 @@ class MapRule:
       condense: contributions [N, h, w, C] → [N, h, w], what is summed over them.
       resize: the matrix a side, (h, H) → float64 [H, h], to the input's size.
       reduce: the same from the input's size to the map's.
-      kernel: condenses by `kernels` instead, where that can be done.
+      reading: how `operations` do the same in one reading; None where they do not.
     """
 
     condense: Callable[[Located], Tensor]
     resize: Callable[[int, int], np.ndarray]
     reduce: Callable[[int, int], np.ndarray]
-    kernel: Callable[..., list[kernels.Condensed]] | None = None
+    reading: Reading | None = None
 
 
 def _reference(located: Located) -> Tensor:
@@ -76,17 +76,15 @@ RULES = {
         _reference,
         resampling.aligned_bilinear,
         _mean_area,
-        functools.partial(kernels.condense, signed=False, epsilon=_EPSILON),
+        Reading(signed=False, epsilon=_EPSILON),
     ),
     "channelwise": MapRule(_channelwise, resampling.half_pixel_bilinear, _mean_area),
-    "signed": MapRule(
-        _signed, resampling.spread, resampling.area, functools.partial(kernels.condense, signed=True, epsilon=_EPSILON)
-    ),
+    "signed": MapRule(_signed, resampling.spread, resampling.area, Reading(signed=True, epsilon=_EPSILON)),
 }
 
 
 def by_resolution(condensed: Iterable[Any]) -> list[Any]:
-    """Adds up what is of the same resolution: tensors or arrays [N, h, w] → one of each (h, w)."""
+    """Adds up what is of the same resolution: tensors [N, h, w] → one of each (h, w)."""
     found: dict[tuple[int, int], Any] = {}
     for each in condensed:
         size = int(each.shape[1]), int(each.shape[2])
@@ -94,14 +92,31 @@ def by_resolution(condensed: Iterable[Any]) -> list[Any]:
     return list(found.values())
 
 
-def combine(rule: MapRule, condensed: list[Tensor], input_size: tuple[int, int], map_size: tuple[int, int]) -> Any:
-    """Adds up condensed contributions [N, h, w] of any resolutions to maps [N, *map_size] float32."""
-    total = 0.0
+def combine(
+    rule: MapRule,
+    condensed: list[Tensor],
+    input_size: tuple[int, int],
+    map_size: tuple[int, int],
+    *,
+    by_operations: bool = False,
+) -> Any:
+    """Adds up condensed contributions [N, h, w] of any resolutions to maps [N, *map_size] float32.
+
+    `by_operations` says whether our own may do it, which only compute what the two numbers in a row of an interpolation
+    are multiplied with.
+    """
+    total = None
     for each in by_resolution(condensed):
         rows = _side(rule, int(each.shape[1]), input_size[0], map_size[0])
         columns = _side(rule, int(each.shape[2]), input_size[1], map_size[1])
+        if by_operations and total is not None and rows is not None and columns is not None:
+            down, across = operations.two_taps(rows), operations.two_taps(columns)
+            if down is not None and across is not None:
+                total = operations.add_resized(total, each, down, across)
+                continue
         each = each if rows is None else ops.matmul(ops.convert_to_tensor(rows), each)
-        total = total + (each if columns is None else ops.matmul(each, ops.convert_to_tensor(columns.T)))
+        each = each if columns is None else ops.matmul(each, ops.convert_to_tensor(columns.T))
+        total = each if total is None else total + each
     return total
 
 

@@ -6,17 +6,18 @@ And the way into every method: `explain`, and `explain_batch` for batches of one
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 from keras import ops
 
-from transforms.fullgrad import autodiff, kernels, maps
+from transforms.fullgrad import autodiff, maps, operations
 from transforms.fullgrad.autodiff import Tensor
 from transforms.fullgrad.explanation import Explanation, Options, objective, resolve
 from transforms.fullgrad.expose import Exposed
-from transforms.fullgrad.located import Contribution, Located, Product, together, total
+from transforms.fullgrad.located import Condensed, Contribution, Located, Product, Read, together, total
+from transforms.fullgrad.operations import Reading
 from transforms.fullgrad.siblings import SIBLINGS, Compiled, Evidence, Sibling, compile_sibling
 from transforms.fullgrad.terms import AnyTerm, Contributions
 from transforms.methods import NOISE_LEVEL, SAMPLES
@@ -162,23 +163,20 @@ def _compile(exposed: Exposed, options: Options) -> Compiled:
     if options.method != "fullgrad":
         return compile_sibling(exposed, options, _SIBLINGS[options.method])
     rule = maps.RULES[options.maps]
-    condense = None if options.jit or autodiff.has_accelerator() else rule.kernel
-    folded = exposed.folded if condense is None else exposed.folded_for_kernels
+    reading = _reading(rule, options)
+    folded = exposed.folded if reading is None else exposed.folded_for_operations
     names: list[str] = []  # known once the function was traced; the same for every shape
 
     def function(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        found = _decompose(folded, images, targets, options)
+        found = _decompose(folded, images, targets, options, reading)
         names[:] = found.layers
-        if condense is not None:
-            totals, condensed = _read_by_kernels(found.located, condense)
-        else:
-            totals = ops.concatenate([each.totals() for each in found.plain], axis=1)
-            condensed = [rule.condense(each) for each in found.plain]
+        condensed = [_condense(each, rule, reading) for each in found.located]
+        totals = ops.concatenate([each.totals for each in condensed], axis=1)
         return {
             **_account(found.f, totals, found.unlocated, found.counts),
             "logits": found.logits,
             "targets": found.targets,
-            "maps": _combine(condensed, images, options),
+            "maps": _combine([each.map for each in condensed], images, options, by_operations=reading is not None),
         }
 
     run = autodiff.compiled(function, jit=options.jit)
@@ -190,23 +188,19 @@ def _compile(exposed: Exposed, options: Options) -> Compiled:
     return call
 
 
-def _read_by_kernels(
-    located: list[Contribution], condense: Callable[..., list[kernels.Condensed]]
-) -> tuple[Tensor, list[Tensor]]:
-    """Totals [N, …], and sums [N, h, w] of each resolution, by kernels that the graph calls once."""
-    tensors = [each.tensors() for each in located]
-    sizes = list(dict.fromkeys(each.resolution for each in located))
+def _reading(rule: maps.MapRule, options: Options) -> Reading | None:
+    """How our own operations read contributions; None where TensorFlow's do."""
+    if rule.reading is None or options.jit or autodiff.has_accelerator() or not operations.available():
+        return None
+    return dataclasses.replace(rule.reading, implicit=options.biases == "all", threads=autodiff.threads_a_call())
 
-    def read(*arrays: np.ndarray) -> list[np.ndarray]:
-        rest = iter(arrays)
-        given = [each.of_tensors([next(rest) for _ in own]) for each, own in zip(located, tensors, strict=True)]
-        condensed = condense(given, threads=autodiff.threads_a_call())
-        totals = np.concatenate([each.totals for each in condensed], axis=1)
-        return [totals, *maps.by_resolution(each.map for each in condensed)]
 
-    shapes = [(None, sum(each.count for each in located)), *((None, *size) for size in sizes)]
-    totals, *sums = autodiff.numpy_step(read, [tensor for own in tensors for tensor in own], shapes)
-    return totals, sums
+def _condense(contribution: Contribution, rule: maps.MapRule, reading: Reading | None) -> Condensed:
+    if isinstance(contribution, Read):
+        return contribution.condensed
+    if reading is not None:
+        return operations.condense(contribution, reading)
+    return Condensed(rule.condense(contribution), contribution.totals())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -232,16 +226,18 @@ class _Decomposition:
 
     @property
     def plain(self) -> list[Located]:
-        """What has a place, of a model that was not folded for kernels: no `Activated` is among it."""
+        """What has a place, of a model that was not folded for operations: nothing of it was read already."""
         return cast(list[Located], self.located)
 
 
-def _decompose(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> _Decomposition:
+def _decompose(
+    exposed: Exposed, images: Tensor, targets: Tensor, options: Options, reading: Reading | None = None
+) -> _Decomposition:
     """f = input term + Σ bias terms: the method itself, on one batch of tensors."""
 
     def forward(tap: autodiff.Tap) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, list[AnyTerm]]]:
         x = tap(images)
-        logits, terms = exposed.run(x, tap)
+        logits, terms = exposed.run(x, tap, reading)
         chosen = resolve(targets, logits)
         f = objective(logits, chosen, options.contrast)
         return f, (x, logits, chosen, f, terms)
@@ -280,9 +276,10 @@ def _account(f: Tensor, totals: Tensor, unlocated: Tensor, counts: list[int]) ->
     }
 
 
-def _combine(condensed: list[Tensor], images: Tensor, options: Options) -> Tensor:
+def _combine(condensed: list[Tensor], images: Tensor, options: Options, *, by_operations: bool) -> Tensor:
     size = int(images.shape[1]), int(images.shape[2])
-    return maps.combine(maps.RULES[options.maps], condensed, size, options.map_size or size)
+    rule = maps.RULES[options.maps]
+    return maps.combine(rule, condensed, size, options.map_size or size, by_operations=by_operations)
 
 
 def _located_terms(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:

@@ -20,10 +20,11 @@ from typing import Any, Generic, Literal, TypeVar
 import keras
 from keras import layers, ops
 
-from transforms.fullgrad import autodiff
+from transforms.fullgrad import autodiff, operations
 from transforms.fullgrad.autodiff import Gradients, Tap, Tensor
 from transforms.fullgrad.flatten import CannotExpose, Step, Value
-from transforms.fullgrad.located import Activated, Located, Product
+from transforms.fullgrad.located import Condensed, Located, Product, Read
+from transforms.fullgrad.operations import Reading
 from transforms.fullgrad.places import IMAGE, Grid, Place
 
 
@@ -54,11 +55,11 @@ class Part:
         return product if self.factor == 1.0 else product * self.factor
 
 
-Read = TypeVar("Read", Located, Activated)
+Found = TypeVar("Found", Located, Read)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Contributions(Generic[Read]):
+class Contributions(Generic[Found]):
     """A term as parts that add up to it.
 
     Attributes:
@@ -66,7 +67,7 @@ class Contributions(Generic[Read]):
       unlocated: [N, …], what has no place.
     """
 
-    located: list[Read]
+    located: list[Found]
     unlocated: list[Tensor]
 
 
@@ -104,7 +105,7 @@ class Term:
         return Contributions([], products)
 
     def _unmultiplied(self, gradients: Gradients) -> Located | None:
-        """The term in one piece, where it is one of the few kinds that `kernels` reads without multiplying out."""
+        """The term in one piece, where it is one of the few kinds that `operations` read without multiplying out."""
         first, *others = self.parts
         if any(part.place != IMAGE for part in self.parts) or not self.per_channel:
             return None
@@ -120,27 +121,24 @@ class Term:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ActivatedTerm:
-    """A term at an activation y = σ(z) that `kernels` read from the gradient at y alone: see `Activated`.
+    """A term at an activation y = σ(z), read by the step that takes the gradient back through it.
 
     Attributes:
       layer, explicit: as in a `Term`.
-      activation: which σ.
-      output: y, tapped; float32 [N, h, w, C].
-      input: z; None for ReLU6.
-      bias: float32 [C], the bias of z that the term is of; None for the activation's own term.
+      output: y.
+      condensed: what was read, of all such terms of the activation; empty until gradients are taken, and where none
+        comes back to y.
     """
 
     layer: str
     explicit: bool
-    activation: Literal["relu6", "silu"]
     output: Tensor
-    input: Tensor | None
-    bias: Tensor | None
+    condensed: list[Condensed]
 
-    def contributions(self, gradients: Gradients) -> Contributions[Activated]:
-        gradient, scales = gradients[self.output], None if self.bias is None else self.bias[None]
-        located = Activated(self.activation, gradient, self.output, self.input, scales, own=self.bias is None)
-        return Contributions([located], [])
+    def contributions(self, gradients: Gradients) -> Contributions[Read]:
+        if not self.condensed:
+            return Contributions([], [ops.zeros_like(self.output[:, 0, 0, 0])])
+        return Contributions([Read(self.condensed[0])], [])
 
 
 AnyTerm = Term | ActivatedTerm
@@ -162,12 +160,13 @@ Values = Mapping[Value, Tensor]
 
 
 class Run:
-    """One forward pass under way: the tap, the places of values, and the terms met so far."""
+    """One forward pass under way: the tap, the places of values, what `operations` read, and the terms met so far."""
 
-    def __init__(self, tap: Tap, places: Mapping[Value, Place]):
+    def __init__(self, tap: Tap, places: Mapping[Value, Place], reading: Reading | None = None):
         self.tap = tap
         self.terms: list[AnyTerm] = []
         self._places = places
+        self._reading = reading
 
     def add(self, step: Step, *parts: Part, explicit: bool = False, per_channel: bool = True, what: str = "") -> None:
         """Adds a term of `step`; its parts' places are filled in."""
@@ -186,19 +185,27 @@ class Run:
         """Applies `step`, of which `activation_of` knows what it is, to z, and adds its term and those of z's biases.
 
         Args:
-          biases: the biases that z has, float32 [C], each with the step that is named for its term.
-          z: float32 [N, h, w, C]; it is not tapped, as all terms are read from the gradient at the step's output.
+          biases: the biases that z has, float32 [C], at least one, each with the step that is named for its term.
+          z: float32 [N, h, w, C]; it is not tapped, as all terms are read while the gradient goes back to it.
 
         Returns:
-          The step's output, tapped.
+          The step's output.
         """
-        activation = activation_of(step)
+        activation, reading = activation_of(step), self._reading
         assert activation is not None
-        y = self.tap(keras.activations.relu6(z) if activation == "relu6" else autodiff.silu(z))
-        kept = z if activation == "silu" else None
-        for owner, bias in biases:
-            self.terms.append(ActivatedTerm(owner.name, True, activation, y, kept, bias))
-        self.terms.append(ActivatedTerm(step.name + _what(step.operation), False, activation, y, kept, None))
+        assert reading is not None
+        scales = ops.stack([bias for _, bias in biases])
+        condensed: list[Condensed] = []
+
+        def back(g: Tensor, y: Tensor) -> Tensor:
+            g_z, read = operations.pass_back(activation, g, y, z, scales, reading)
+            condensed.append(read)
+            return g_z
+
+        y = autodiff.pulled_back(z, keras.activations.relu6 if activation == "relu6" else keras.activations.silu, back)
+        for owner, _ in biases:
+            self.terms.append(ActivatedTerm(owner.name, True, y, condensed))
+        self.terms.append(ActivatedTerm(step.name + _what(step.operation), False, y, condensed))
         return y
 
 
