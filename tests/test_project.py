@@ -200,9 +200,11 @@ METHOD = [path for path in MODULES if "fullgrad" in path.parent.parts]
 @pytest.mark.parametrize("path", METHOD, ids=name_of)
 def test_the_method_knows_nothing_of_beam_or_files(path: pathlib.Path) -> None:
     allowed = {"keras", "numpy", "transforms"} | set(sys.stdlib_module_names)
-    allowed |= {"autodiff": {"tensorflow"}, "operations": {"tensorflow", "numba", "llvmlite"}, "kernels": {"numba"}}.get(
-        path.stem, set()
-    )
+    allowed |= {
+        "autodiff": {"tensorflow"},
+        "operations": {"tensorflow", "numba", "llvmlite"},
+        "kernels": {"numba"},
+    }.get(path.stem, set())
     names = _imports(path)
     assert {name.split(".")[0] for name in names} - allowed == set()
     assert names & {"os", "io", "pathlib", "shutil", "tempfile", "json"} == set()

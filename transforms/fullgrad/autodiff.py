@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 Tensor = Any
-Tap = Callable[[Tensor], Tensor]
+Tap = Callable[..., Tensor]
+Read = Callable[[Tensor], list[Tensor]]
 Result = TypeVar("Result")
 
 
@@ -40,25 +41,34 @@ def tapped_gradients(forward: Callable[[Tap], tuple[Tensor, Result]]) -> tuple[R
     Args:
       forward: takes `tap` and returns the objective and whatever else it made. `tap(t)` returns t as a tensor of its
         own: the gradient there is what flows back through the uses of the returned tensor, and through no other use
-        of t. Every image's objective must depend on that image alone; the objectives' sum is differentiated, so each
-        image gets its own gradient.
+        of t. `tap(t, read)` has the gradient read where it is made, before anything else takes it: `read` is called
+        with it, and returns what it made of it, unless no gradient comes back. Every image's objective must depend on
+        that image alone; the objectives' sum is differentiated, so each image gets its own gradient.
 
     Returns:
       What else `forward` made, and the gradients; zero where the objective does not depend on a tensor.
     """
     tapped: list[Tensor] = []
+    watched: list[Tensor] = []
     with tf.GradientTape(watch_accessed_variables=False) as tape:
 
-        def tap(tensor: Tensor) -> Tensor:
+        def tap(tensor: Tensor, read: Read | None = None) -> Tensor:
             own = tf.identity(tensor)
             tape.watch(own)
-            tapped.append(own)
-            return own
+            watched.append(own)
+            tapped.append(own if read is None else pulled_back(own, tf.identity, lambda g, _: _read_first(g, read)))
+            return tapped[-1]
 
         objective, result = forward(tap)
     return result, Gradients(
-        tapped, tape.gradient(objective, tapped, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        tapped, tape.gradient(objective, watched, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     )
+
+
+def _read_first(gradient: Tensor, read: Read) -> Tensor:
+    """The gradient, for whatever goes on backwards from it: that then finds it in the cache, and may write over it."""
+    with tf.control_dependencies(read(gradient)):
+        return tf.identity(gradient)
 
 
 def normal_noise(seeds: Tensor, sample: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -70,7 +70,7 @@ class Exposed:
 
     @functools.cached_property
     def folded_for_operations(self) -> Exposed:
-        """The same as `folded`, with the terms around activations as `operations` read them: `terms.ActivatedTerm`."""
+        """The same as `folded`, with the terms around activations as `operations` read them: in the step back."""
         return self._folded(activations=True)
 
     def _folded(self, *, activations: bool) -> Exposed:

@@ -24,7 +24,7 @@ def fold(
     g_z ⊙ b and g_y ⊙ c are both read from g_y: as g_y ⊙ (s ⊙ b) and g_y ⊙ c. The convolution's own bias keeps its term.
 
     With `activations`, also the rule of a ReLU6 or SiLU that alone takes the BatchNorm's output: the terms of all three
-    are then an `ActivatedTerm` each, and the gradient between BatchNorm and activation need not be kept.
+    are then read in the step back through the activation, and the gradient before it by nothing else.
 
     The weights are those that the model has now.
     """

@@ -23,7 +23,7 @@ from keras import layers, ops
 from transforms.fullgrad import autodiff, operations
 from transforms.fullgrad.autodiff import Gradients, Tap, Tensor
 from transforms.fullgrad.flatten import CannotExpose, Step, Value
-from transforms.fullgrad.located import Condensed, Located, Product, Read
+from transforms.fullgrad.located import Condensed, Located, Product, Read, together
 from transforms.fullgrad.operations import Reading
 from transforms.fullgrad.places import IMAGE, Grid, Place
 
@@ -46,12 +46,12 @@ class Part:
     reaching: float | None = None
     place: Place | None = None
 
-    def unmultiplied(self, gradients: Gradients) -> Product:
-        """gradient ⊙ multiplier, without the factor."""
-        return Product(gradients.in_float32(self.tensor), ops.cast(self.multiplier, "float32"), self.reaching)
+    def unmultiplied(self, gradient_at: Callable[[Tensor], Tensor]) -> Product:
+        """gradient ⊙ multiplier, without the factor; `gradient_at` gives a gradient in float32."""
+        return Product(gradient_at(self.tensor), ops.cast(self.multiplier, "float32"), self.reaching)
 
     def product(self, gradients: Gradients) -> Tensor:
-        product = self.unmultiplied(gradients).tensor()
+        product = self.unmultiplied(gradients.in_float32).tensor()
         return product if self.factor == 1.0 else product * self.factor
 
 
@@ -90,7 +90,7 @@ class Term:
 
     def contributions(self, gradients: Gradients) -> Contributions[Located]:
         """The term at its places, where those of all its parts agree."""
-        if (whole := self._unmultiplied(gradients)) is not None:
+        if (whole := self.unmultiplied(gradients.in_float32)) is not None:
             return Contributions([whole], [])
         products = [part.product(gradients) for part in self.parts]
         if not self.per_channel:
@@ -104,44 +104,47 @@ class Term:
         # The parts cancel each other only as a whole: at places of their own, each would show what is not there.
         return Contributions([], products)
 
-    def _unmultiplied(self, gradients: Gradients) -> Located | None:
-        """The term in one piece, where it is one of the few kinds that `operations` read without multiplying out."""
+    def unmultiplied(self, gradient_at: Callable[[Tensor], Tensor]) -> Located | None:
+        """The term in one piece, where it is one of the few kinds that `operations` read without multiplying out.
+
+        `gradient_at` gives the gradient at a tapped tensor, in float32.
+        """
         first, *others = self.parts
         if any(part.place != IMAGE for part in self.parts) or not self.per_channel:
             return None
         if not others and len(first.multiplier.shape) == 1 and first.factor == 1.0:
             scales = ops.cast(first.multiplier, "float32")[None]
-            return Located(Product(gradients.in_float32(first.tensor)), scales=scales)
+            return Located(Product(gradient_at(first.tensor)), scales=scales)
         shapes = {tuple(tensor.shape) for part in self.parts for tensor in (part.tensor, part.multiplier)}
         if len(shapes) > 1 or [part.factor for part in others] not in ([], [-first.factor]):
             return None
-        less = others[0].unmultiplied(gradients) if others else None
-        return Located(first.unmultiplied(gradients), less, first.factor)
+        less = others[0].unmultiplied(gradient_at) if others else None
+        return Located(first.unmultiplied(gradient_at), less, first.factor)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ActivatedTerm:
-    """A term at an activation y = σ(z), read by the step that takes the gradient back through it.
+class ReadTerm:
+    """A term that is read where the gradient is made that it is a term of.
 
     Attributes:
       layer, explicit: as in a `Term`.
-      output: y.
-      condensed: what was read, of all such terms of the activation; empty until gradients are taken, and where none
-        comes back to y.
+      tensor: where that gradient is; [N, …].
+      condensed: what was read, of this term and those that are read with it; empty until gradients are taken, and where
+        none comes back.
     """
 
     layer: str
     explicit: bool
-    output: Tensor
+    tensor: Tensor
     condensed: list[Condensed]
 
     def contributions(self, gradients: Gradients) -> Contributions[Read]:
         if not self.condensed:
-            return Contributions([], [ops.zeros_like(self.output[:, 0, 0, 0])])
+            return Contributions([], [ops.zeros_like(self.tensor[:, 0, 0, 0])])
         return Contributions([Read(self.condensed[0])], [])
 
 
-AnyTerm = Term | ActivatedTerm
+AnyTerm = Term | ReadTerm
 
 
 def _at_its_place(tensor: Tensor, place: Place | None) -> Contributions[Located]:
@@ -163,15 +166,41 @@ class Run:
     """One forward pass under way: the tap, the places of values, what `operations` read, and the terms met so far."""
 
     def __init__(self, tap: Tap, places: Mapping[Value, Place], reading: Reading | None = None):
-        self.tap = tap
         self.terms: list[AnyTerm] = []
+        self._tap = tap
         self._places = places
         self._reading = reading
+        self._read: dict[int, list[_ReadTogether]] = {}  # by the ids of tensors that are tapped
+
+    def tap(self, tensor: Tensor) -> Tensor:
+        """The tensor as one of its own, at which terms can be added."""
+        reading = self._reading
+        if reading is None:
+            return self._tap(tensor)
+        together: list[_ReadTogether] = []
+        own = self._tap(tensor, lambda gradient: [read for each in together for read in each.read(gradient, reading)])
+        self._read[id(own)] = together
+        return own
 
     def add(self, step: Step, *parts: Part, explicit: bool = False, per_channel: bool = True, what: str = "") -> None:
         """Adds a term of `step`; its parts' places are filled in."""
         located = tuple(dataclasses.replace(part, place=self._place(step, part.tensor)) for part in parts)
-        self.terms.append(Term(step.name + what, explicit, located, per_channel))
+        term = Term(step.name + what, explicit, located, per_channel)
+        self.terms.append(self._read_where_it_is_made(term) or term)
+
+    def _read_where_it_is_made(self, term: Term) -> ReadTerm | None:
+        """The term as one that `operations` read of the one gradient that it is made of; None if it is no such one."""
+        reading, tensor = self._reading, term.parts[0].tensor
+        if reading is None or len(term.parts) > 1 or not (term.explicit or reading.implicit):
+            return None
+        located = term.unmultiplied(lambda tensor: tensor)
+        if located is None:
+            return None
+        together, last = self._read[id(tensor)], self.terms[-1] if self.terms else None
+        # Biases of the same tensor are read at once, but neighbours alone: what is read is in the order of the terms.
+        if not (together and located.scales is not None and together[-1].are_biases and last is together[-1].last):
+            together.append(_ReadTogether([], [], are_biases=located.scales is not None))
+        return together[-1].add(term)
 
     def _place(self, step: Step, tensor: Tensor) -> Place | None:
         """Where a tensor lies: as the step's value of its rank, and of its length if it is a sequence."""
@@ -204,9 +233,39 @@ class Run:
 
         y = autodiff.pulled_back(z, keras.activations.relu6 if activation == "relu6" else keras.activations.silu, back)
         for owner, _ in biases:
-            self.terms.append(ActivatedTerm(owner.name, True, y, condensed))
-        self.terms.append(ActivatedTerm(step.name + _what(step.operation), False, y, condensed))
+            self.terms.append(ReadTerm(owner.name, True, y, condensed))
+        self.terms.append(ReadTerm(step.name + _what(step.operation), False, y, condensed))
         return y
+
+
+@dataclasses.dataclass(slots=True)
+class _ReadTogether:
+    """Terms that are read at once, of one gradient.
+
+    Attributes:
+      terms: them.
+      condensed: what was read, once it was.
+      are_biases: whether they are g ⊙ b with a b for every channel; there is one term if not.
+      last: the last of them, as the run has it.
+    """
+
+    terms: list[Term]
+    condensed: list[Condensed]
+    are_biases: bool
+    last: ReadTerm | None = None
+
+    def add(self, term: Term) -> ReadTerm:
+        self.terms.append(term)
+        self.last = ReadTerm(term.layer, term.explicit, term.parts[0].tensor, self.condensed)
+        return self.last
+
+    def read(self, gradient: Tensor, reading: Reading) -> list[Tensor]:
+        """Adds to the graph what reads them, and returns what that makes."""
+        gradient = ops.cast(gradient, "float32")
+        (located,) = together(filter(None, (term.unmultiplied(lambda _: gradient) for term in self.terms)))
+        assert isinstance(located, Located)
+        self.condensed.append(operations.condense(located, reading))
+        return [self.condensed[0].map, self.condensed[0].totals]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -400,7 +459,7 @@ def _relu6(run: Run, step: Step, z: Tensor, what: str = "") -> Tensor:
 
 
 def activation_of(step: Step) -> Literal["relu6", "silu"] | None:
-    """Which of the activations that `ActivatedTerm` knows a step is, and nothing else; None for any other step."""
+    """Which of the activations that `operations` know a step is, and nothing else; None for any other step."""
     function = step.operation.activation if type(step.operation) is layers.Activation else None
     if _is_relu6(step.operation) or function is keras.activations.relu6:
         return "relu6"
