@@ -1,11 +1,12 @@
 """What maps and terms need of `located` contributions, on CPUs: all of it from one reading of each tensor.
 
 TensorFlow's operations would read each tensor four to ten times, and memory is what FullGrad costs. Numba compiles the
-loops for the machine at hand, and `operations` makes steps of a graph of them. All kernels are called alike:
+loops for the machine at hand, and `operations` makes steps of a graph of them. All but `resized` are made alike, by
 
-    kernel(arrays, scales, settings, sums, totals)
+    kernel(signed, unpack)
 
-Of T contributions t to N images, with P = h·w places and C channels, all float32:
+A kernel takes a job, from which `unpack` gets what it is about: (arrays, scales, settings, sums, totals). Of T
+contributions t to N images, with P = h·w places and C channels, these are all float32:
 
   arrays    of [N, P·C], the gradient first
   scales    [T, C], or [1, C] where there is nothing to be scaled
@@ -13,14 +14,11 @@ Of T contributions t to N images, with P = h·w places and C channels, all float
   sums      [N, P], summed over channels and contributions: of t if signed; otherwise of
             (|t| − low) / (high − low + epsilon), with the least and the largest |t| of the image and contribution
   totals    [N, T], the sum of t over places and channels
-
-Whether it is signed is part of a kernel: `scaled(signed)` and so on give it.
 """
 
 from __future__ import annotations
 
 import enum
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,11 +27,12 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-Kernel = Callable[..., None]
+Kernel = Callable[[Any], None]
+Unpack = Callable[[Any], Any]
 
 # Sums in any order are what vector instructions need. Infinities and NaN keep their meaning, and g·m − h·k is rounded
 # product by product, so that it is zero where the products are equal: ψ would make a map of what a fused one leaves.
-_compiled = numba.njit(nogil=True, boundscheck=False, fastmath={"reassoc", "nsz"})
+OPTIONS: dict[str, Any] = {"boundscheck": False, "fastmath": {"reassoc", "nsz"}}
 
 
 class Setting(enum.IntEnum):
@@ -77,8 +76,7 @@ _ZERO, _INFINITY = np.float32(0).view(np.int32), np.float32(np.inf).view(np.int3
 # little else as possible may be done in the loop over channels.
 
 
-@functools.cache
-def scaled(signed: bool) -> Kernel:
+def scaled(signed: bool, unpack: Unpack) -> Kernel:
     """Of a gradient g: t = g ⊙ scales[t].
 
     Four places are taken together, each from a quarter of its own: four sequential streams are fetched ahead of their
@@ -86,8 +84,8 @@ def scaled(signed: bool) -> Kernel:
     totals are kept by channel: scaled, those of g are those of t.
     """
 
-    @_compiled
-    def kernel(arrays, scales, settings, sums, totals):  # type: ignore[no-untyped-def]
+    def kernel(job):  # type: ignore[no-untyped-def]
+        arrays, scales, settings, sums, totals = unpack(job)
         (images, places), (count, channels), epsilon = sums.shape, scales.shape, settings[_EPSILON]
         g = arrays[0].reshape((images, places, channels))
         low, high, total = (
@@ -156,14 +154,13 @@ def scaled(signed: bool) -> Kernel:
     return kernel
 
 
-def _of_several(value: Callable[..., Any]) -> Callable[[bool], Kernel]:
+def _of_several(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel]:
     """The loops around t = value(arrays, reaching, n, i), T = 1."""
     value = numba.njit(inline="always")(value)
 
-    @functools.cache
-    def of(signed: bool) -> Kernel:
-        @_compiled
-        def kernel(arrays, scales, settings, sums, totals):  # type: ignore[no-untyped-def]
+    def of(signed: bool, unpack: Unpack) -> Kernel:
+        def kernel(job):  # type: ignore[no-untyped-def]
+            arrays, scales, settings, sums, totals = unpack(job)
             epsilon, reaching = settings[_EPSILON], settings[_REACHING]
             (images, places), channels = sums.shape, scales.shape[1]
             zero = np.float32(0)
@@ -227,17 +224,16 @@ def difference(arrays, reaching, n, i):  # type: ignore[no-untyped-def]
     return arrays[0][n, i] * arrays[1][n, i] - arrays[2][n, i] * arrays[3][n, i]
 
 
-def _of_activation(value: Callable[..., Any]) -> Callable[[bool], Kernel]:
+def _of_activation(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel]:
     """The loops around (g_z, t) = value(arrays, n, i), which leave g_z in place of g.
 
     The contributions are g_z ⊙ scales[t], at least one, then t if that is asked for.
     """
     value = numba.njit(inline="always")(value)
 
-    @functools.cache
-    def of(signed: bool) -> Kernel:
-        @_compiled
-        def kernel(arrays, scales, settings, sums, totals):  # type: ignore[no-untyped-def]
+    def of(signed: bool, unpack: Unpack) -> Kernel:
+        def kernel(job):  # type: ignore[no-untyped-def]
+            arrays, scales, settings, sums, totals = unpack(job)
             g, epsilon, own = arrays[0], settings[_EPSILON], settings[_OWN] != 0
             (images, places), (count, channels) = sums.shape, scales.shape
             low, high, total = np.empty(count + 1, np.int32), np.empty(count + 1, np.int32), np.empty(count + 1)
@@ -314,7 +310,7 @@ def silu(arrays, n, i):  # type: ignore[no-untyped-def]
     return g * (s + y * (np.float32(1) - s)), g * y * (y - z)
 
 
-@_compiled
+@numba.njit(inline="always")
 def resized(old, rows, columns, total):  # type: ignore[no-untyped-def]
     """Adds to total [N, H, W] what becomes of old [N, h, w] by rows [H, 3] and columns [W, 3], as of `two_taps`."""
     (images, height, width), (_, new_height, new_width) = old.shape, total.shape

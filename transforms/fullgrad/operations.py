@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -187,6 +188,7 @@ _tensor_dim = _function(_tensorflow, "TF_Dim", _LONG, _POINTER, _INT)
 _delete_tensor = _function(_tensorflow, "TF_DeleteTensor", None, _POINTER)
 _start_thread = _function(_process, "pthread_create", _INT, _POINTER, _POINTER, _POINTER, _POINTER)
 _join_thread = _function(_process, "pthread_join", _INT, _LONG, _POINTER)
+_copy = _function(_process, "memcpy", _POINTER, _POINTER, _POINTER, ctypes.c_size_t)
 
 _FLOAT = 1  # TF_FLOAT
 
@@ -196,7 +198,21 @@ def available() -> bool:
     return not _missing
 
 
-@functools.cache
+_registering = threading.RLock()
+
+
+def _once(register: Callable[..., str]) -> Callable[..., str]:
+    """`register`, called once for the same arguments, however many threads ask for it."""
+    cached = functools.cache(register)
+
+    def once(*arguments: Any) -> str:
+        with _registering:
+            return cached(*arguments)
+
+    return once
+
+
+@_once
 def _registered(name: str, signed: bool) -> str:
     """The name in graphs of an operation that reads; it is compiled and registered once in a process."""
     operation, registered = _OPERATIONS[name], f"FullGrad{name}{'Signed' if signed else ''}"
@@ -205,7 +221,7 @@ def _registered(name: str, signed: bool) -> str:
     return registered
 
 
-@functools.cache
+@_once
 def _registered_resized() -> str:
     _register("FullGradResized", ("total", "old", "rows", "columns"), ("new",), None, _compute_resized().address)
     return "FullGradResized"
@@ -244,10 +260,23 @@ def _cast(source: Any, target: Any, instruction: str) -> Any:
     return cast
 
 
+def _load(kind: Any) -> Any:
+    """A function for compiled code that reads a number of some type at an address."""
+
+    @intrinsic
+    def load(typing: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.load(builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(kind))))
+
+        return kind(types.int64), codegen
+
+    return load
+
+
 _pointer = _cast(types.int64, types.voidptr, "inttoptr")
 _address = _cast(types.voidptr, types.int64, "ptrtoint")
 _floats = _cast(types.int64, types.CPointer(types.float32), "inttoptr")
-_longs = _cast(types.voidptr, types.CPointer(types.int64), "bitcast")
+_long_at, _float_at = _load(types.int64), _load(types.float32)
 
 
 @intrinsic
@@ -262,11 +291,15 @@ def _call_at(typing: Any, address: Any, argument: Any) -> Any:
     return types.void(types.int64, types.voidptr), codegen
 
 
-# What a call is about is kept as int64 in one array, a job: where its up to four tensors begin, and then these. Some of
-# its images are a job of their own.
-_SCALES, _SETTINGS, _SUMS, _TOTALS, _IMAGES, _PLACES, _CHANNELS, _BIASES, _COLUMNS, _LENGTH = range(4, 14)
-# What an operation is, likewise: how many tensors it takes, whether it passes one on, and where its kernel is.
+# To compile is to start later, and what Numba takes longest for is each type that it meets. So whatever is not a
+# kernel is int64 here, in numbers and in one array, a job. Of a call, or of some of its images, it holds where up to
+# four tensors begin; then this; and then sizes, as the C API takes them.
+_SCALES, _SETTINGS, _SUMS, _TOTALS, _IMAGES, _PLACES, _CHANNELS, _BIASES, _COLUMNS, _SIZES = range(4, 14)
+_JOB = _SIZES + 4
+_LONG_BYTES, _FLOAT_BYTES = 8, 4
+# What an operation is: how many tensors it takes, whether it passes the first one on, and where its kernel is.
 _TENSORS, _PASSES_BACK, _KERNEL = range(3)
+_long = np.int64  # a constant that is not a type of its own, as Numba takes literals to be
 _NUMBERS_A_THREAD = 1 << 17  # to begin one takes 20 us, in which one reads as many
 
 
@@ -281,63 +314,92 @@ def _begin(tensor, status):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def _input(context, index, sizes, status):  # type: ignore[no-untyped-def]
-    """Where an input begins, for as long as the call lasts; its first sizes are written into `sizes`."""
-    slot = np.zeros(1, np.int64)
-    _get_input(context, index, slot.ctypes.data, status)
-    tensor = _pointer(slot[0])
-    for axis in range(len(sizes)):
-        sizes[axis] = _tensor_dim(tensor, axis)
+def _input(context, index, job, axes, status):  # type: ignore[no-untyped-def]
+    """Where an input begins, for as long as the call lasts; its first sizes are written into the job."""
+    slot = job.ctypes.data + _SUMS * _LONG_BYTES  # not yet needed for what it is named for
+    _get_input(context, index, slot, status)
+    tensor = _pointer(job[_SUMS])
+    for axis in range(axes):
+        job[_SIZES + axis] = _tensor_dim(tensor, axis)
     return _begin(tensor, status)
 
 
 @numba.njit
-def _output(context, index, sizes, axes, status):  # type: ignore[no-untyped-def]
-    """Where an output begins, which has the first sizes of `sizes`."""
-    size = np.int64(4)
+def _output(context, index, job, axes, status):  # type: ignore[no-untyped-def]
+    """Where an output begins, which has the first of the job's sizes; 0 where there is no memory."""
+    size = np.int64(_FLOAT_BYTES)
     for axis in range(axes):
-        size *= sizes[axis]
-    return _begin(_allocate_output(context, index, _FLOAT, sizes.ctypes.data, axes, size, status), status)
+        size *= job[_SIZES + axis]
+    sizes = job.ctypes.data + _SIZES * _LONG_BYTES
+    return _begin(_allocate_output(context, index, _FLOAT, sizes, axes, size, status), status)
 
 
 @numba.njit
-def _passed(context, sizes, axes, status):  # type: ignore[no-untyped-def]
-    """Where the first output begins: where the first input does, if nothing else needs that."""
-    zeros = np.zeros(2, np.int32)  # the candidate; and which of the candidates it was
-    candidate, forwarded = zeros.ctypes.data, zeros.ctypes.data + 4
-    made = _forward_or_allocate(context, candidate, 1, 0, sizes.ctypes.data, axes, forwarded, status)
-    return _begin(made, status)
+def _passed(context, job, axes, status):  # type: ignore[no-untyped-def]
+    """Where the first output begins: where the first input does, if nothing else needs that. It holds the same."""
+    job[_SUMS], job[_TOTALS] = 0, 0  # the candidate is input 0; and which of the candidates it was
+    sizes, candidate = job.ctypes.data + _SIZES * _LONG_BYTES, job.ctypes.data + _SUMS * _LONG_BYTES
+    made = _forward_or_allocate(context, candidate, 1, 0, sizes, axes, candidate + _LONG_BYTES, status)
+    begin = _begin(made, status)
+    if begin != 0:
+        size = np.int64(_FLOAT_BYTES)
+        for axis in range(axes):
+            size *= job[_SIZES + axis]
+        old = _input(context, _long(0), job, _long(0), status)
+        if old != begin:
+            _copy(_pointer(begin), _pointer(old), size)
+    return begin
 
 
 @numba.njit
-def _copy(old, new, length):  # type: ignore[no-untyped-def]
-    """Copies float32 from an address to another, if it is another."""
-    if old != new:
-        source, target = carray(_floats(old), (length,)), carray(_floats(new), (length,))
-        for i in range(length):
-            target[i] = source[i]
+def _prepare(job, operation, context, status):  # type: ignore[no-untyped-def]
+    """Fills in a job; how many threads are to do it, or 0 where there is no memory for what it makes."""
+    count, passes_back = _long_at(operation + _TENSORS * _LONG_BYTES), _long_at(operation + _PASSES_BACK * _LONG_BYTES)
+    job[_SETTINGS] = _input(context, count + 1, job, _long(0), status)
+    job[_SCALES] = _input(context, count, job, _long(1), status)
+    job[_BIASES] = job[_SIZES]
+    job[_COLUMNS] = job[_BIASES] + np.int64(_float_at(job[_SETTINGS] + _OWN * _FLOAT_BYTES))
+    threads = np.int64(_float_at(_input(context, count + 2, job, _long(0), status)))
+    for i in range(passes_back, count):
+        job[i] = _input(context, i, job, _long(4), status)
+    if passes_back:  # not taken as an input before, as it would be needed elsewhere then
+        job[0] = _passed(context, job, _long(4), status)
+        if job[0] == 0:
+            return 0
+    job[_IMAGES], job[_PLACES], job[_CHANNELS] = job[_SIZES], job[_SIZES + 1] * job[_SIZES + 2], job[_SIZES + 3]
+    job[_SUMS] = _output(context, passes_back, job, _long(3), status)
+    if job[_SUMS] == 0:
+        return 0
+    job[_SIZES + 1] = job[_COLUMNS]
+    job[_TOTALS] = _output(context, passes_back + 1, job, _long(2), status)
+    return threads if job[_TOTALS] != 0 else 0
 
 
 @numba.njit
 def _share(job, operation, threads):  # type: ignore[no-untyped-def]
     """Does a job by several threads, of which this one is the first."""
-    images, kernel = job[_IMAGES], operation[_KERNEL]
-    threads = max(1, min(threads, images, images * job[_PLACES] * job[_CHANNELS] // _NUMBERS_A_THREAD))
-    parts, handles = np.empty((threads, _LENGTH), np.int64), np.zeros(threads, np.int64)
+    images, kernel = job[_IMAGES], _long_at(operation + _KERNEL * _LONG_BYTES)
+    worth = images * job[_PLACES] * job[_CHANNELS] // _NUMBERS_A_THREAD
+    threads = images if images < threads else threads
+    threads = worth if worth < threads else threads
+    if threads < 2:
+        _call_at(kernel, _pointer(job.ctypes.data))
+        return
+    parts, handles = np.zeros(threads * _JOB, np.int64), np.zeros(threads, np.int64)
     for i in range(threads):
         first, last = images * i // threads, images * (i + 1) // threads
-        bytes_before = 4 * first * job[_PLACES]  # in what has one number a place
-        for j in range(_LENGTH):
-            parts[i, j] = job[j]
-        for j in range(operation[_TENSORS]):
-            parts[i, j] += bytes_before * job[_CHANNELS]
-        parts[i, _SUMS] += bytes_before
-        parts[i, _TOTALS] += 4 * first * job[_COLUMNS]
-        parts[i, _IMAGES] = last - first
+        before = _FLOAT_BYTES * first * job[_PLACES]  # bytes, of what has one number a place
+        for j in range(_JOB):
+            parts[i * _JOB + j] = job[j]
+        for j in range(_long_at(operation + _TENSORS * _LONG_BYTES)):
+            parts[i * _JOB + j] += before * job[_CHANNELS]
+        parts[i * _JOB + _SUMS] += before
+        parts[i * _JOB + _TOTALS] += _FLOAT_BYTES * first * job[_COLUMNS]
+        parts[i * _JOB + _IMAGES] = last - first
     begin = parts.ctypes.data
     for i in range(1, threads):
-        part, handle = begin + 8 * i * _LENGTH, handles.ctypes.data + 8 * i
-        if _start_thread(handle, _pointer(0), _pointer(kernel), part) != 0:
+        part = begin + i * _JOB * _LONG_BYTES
+        if _start_thread(handles.ctypes.data + i * _LONG_BYTES, _pointer(0), _pointer(kernel), part) != 0:
             handles[i] = 0  # there is none to be had
             _call_at(kernel, _pointer(part))
     _call_at(kernel, _pointer(begin))
@@ -346,43 +408,13 @@ def _share(job, operation, threads):  # type: ignore[no-untyped-def]
             _join_thread(handles[i], _pointer(0))
 
 
-@numba.njit
-def _prepare(job, operation, context, status):  # type: ignore[no-untyped-def]
-    """Fills in a job; how many threads are to do it, or 0 where there is no memory for what it makes."""
-    count, passes_back = operation[_TENSORS], operation[_PASSES_BACK]
-    sizes, biases, passed = np.zeros(4, np.int64), np.zeros(1, np.int64), np.int64(0)
-    if passes_back:  # before the first input is taken, as then it would be needed elsewhere
-        _input(context, count - 1, sizes, status)
-        passed = _passed(context, sizes, 4, status)
-        if passed == 0:
-            return 0
-    for i in range(count):
-        job[i] = _input(context, i, sizes, status)
-    job[_IMAGES], job[_PLACES], job[_CHANNELS] = sizes[0], sizes[1] * sizes[2], sizes[3]
-    if passes_back:
-        _copy(job[0], passed, job[_IMAGES] * job[_PLACES] * job[_CHANNELS])
-        job[0] = passed
-    job[_SCALES] = _input(context, count, biases, status)
-    job[_BIASES] = biases[0]
-    job[_SETTINGS] = _input(context, count + 1, biases, status)
-    own = carray(_floats(job[_SETTINGS]), (_SETTINGS_LENGTH,))[_OWN] != 0
-    job[_COLUMNS] = job[_BIASES] + own
-    threads = carray(_floats(_input(context, count + 2, biases, status)), (1,))[0]
-    job[_SUMS] = _output(context, passes_back, sizes, 3, status)
-    if job[_SUMS] == 0:
-        return 0
-    sizes[1] = job[_COLUMNS]
-    job[_TOTALS] = _output(context, passes_back + 1, sizes, 2, status)
-    return np.int64(threads) if job[_TOTALS] != 0 else 0
-
-
 @functools.cache
 def _compute() -> Any:
     """What TensorFlow calls of every operation that reads, void(operation, context)."""
 
     @numba.cfunc(types.void(types.voidptr, types.voidptr))
     def compute(described, context):  # type: ignore[no-untyped-def]
-        operation, job, status = carray(_longs(described), (3,)), np.zeros(_LENGTH, np.int64), _new_status()
+        operation, status, job = _address(described), _new_status(), np.zeros(_long(_JOB), np.int64)
         threads = _prepare(job, operation, context, status)
         if threads > 0:
             _share(job, operation, threads)
@@ -397,27 +429,25 @@ def _compute() -> Any:
 @functools.cache
 def _compute_resized() -> Any:
     """The same of the one that resizes."""
+    resized = kernels.resized
 
-    @numba.cfunc(types.void(types.voidptr, types.voidptr))
+    @numba.cfunc(types.void(types.voidptr, types.voidptr), **kernels.OPTIONS)
     def compute(_, context):  # type: ignore[no-untyped-def]
-        status, sizes, old_sizes, none = (
-            _new_status(),
-            np.zeros(3, np.int64),
-            np.zeros(3, np.int64),
-            np.zeros(0, np.int64),
-        )
-        old = _input(context, 1, old_sizes, status)
-        sizes[0] = old_sizes[0]
-        rows = _input(context, 2, sizes[1:], status)
-        columns = _input(context, 3, sizes[2:], status)
-        made = _passed(context, sizes, 3, status)
+        status, job = _new_status(), np.zeros(_long(_JOB), np.int64)
+        columns = _input(context, _long(3), job, _long(1), status)
+        new_width = job[_SIZES]
+        rows = _input(context, _long(2), job, _long(1), status)
+        new_height = job[_SIZES]
+        old = _input(context, _long(1), job, _long(3), status)
+        images, height, width = job[_SIZES], job[_SIZES + 1], job[_SIZES + 2]
+        job[_SIZES + 1], job[_SIZES + 2] = new_height, new_width
+        made = _passed(context, job, _long(3), status)
         if made != 0:
-            _copy(_input(context, 0, none, status), made, sizes[0] * sizes[1] * sizes[2])
-            kernels.resized(
-                carray(_floats(old), (old_sizes[0], old_sizes[1], old_sizes[2])),
-                carray(_floats(rows), (sizes[1], 3)),
-                carray(_floats(columns), (sizes[2], 3)),
-                carray(_floats(made), (sizes[0], sizes[1], sizes[2])),
+            resized(
+                carray(_floats(old), (images, height, width)),
+                carray(_floats(rows), (new_height, 3)),
+                carray(_floats(columns), (new_width, 3)),
+                carray(_floats(made), (images, new_height, new_width)),
             )
         else:
             _fail(context, status)
@@ -431,37 +461,68 @@ _SETTINGS_LENGTH, _OWN = len(Setting), int(Setting.OWN)
 
 
 @numba.njit
-def _tensors_1(job, shape):  # type: ignore[no-untyped-def]
-    return (carray(_floats(job[0]), shape),)
+def _rest(job):  # type: ignore[no-untyped-def]
+    """What a kernel takes beside its tensors, of the job at an address."""
+    images, places, biases = (
+        _long_at(job + _IMAGES * _LONG_BYTES),
+        _long_at(job + _PLACES * _LONG_BYTES),
+        _long_at(job + _BIASES * _LONG_BYTES),
+    )
+    channels, columns = _long_at(job + _CHANNELS * _LONG_BYTES), _long_at(job + _COLUMNS * _LONG_BYTES)
+    return (
+        carray(_floats(_long_at(job + _SCALES * _LONG_BYTES)), (biases, channels)),
+        carray(_floats(_long_at(job + _SETTINGS * _LONG_BYTES)), (_SETTINGS_LENGTH,)),
+        carray(_floats(_long_at(job + _SUMS * _LONG_BYTES)), (images, places)),
+        carray(_floats(_long_at(job + _TOTALS * _LONG_BYTES)), (images, columns)),
+    )
 
 
 @numba.njit
-def _tensors_2(job, shape):  # type: ignore[no-untyped-def]
-    return carray(_floats(job[0]), shape), carray(_floats(job[1]), shape)
+def _tensor(job, index):  # type: ignore[no-untyped-def]
+    images, places = _long_at(job + _IMAGES * _LONG_BYTES), _long_at(job + _PLACES * _LONG_BYTES)
+    length = places * _long_at(job + _CHANNELS * _LONG_BYTES)
+    return carray(_floats(_long_at(job + index * _LONG_BYTES)), (images, length))
 
 
 @numba.njit
-def _tensors_3(job, shape):  # type: ignore[no-untyped-def]
-    return carray(_floats(job[0]), shape), carray(_floats(job[1]), shape), carray(_floats(job[2]), shape)
+def _unpack_1(pointer):  # type: ignore[no-untyped-def]
+    job = _address(pointer)
+    scales, settings, sums, totals = _rest(job)
+    return (_tensor(job, 0),), scales, settings, sums, totals
 
 
 @numba.njit
-def _tensors_4(job, shape):  # type: ignore[no-untyped-def]
-    first, second = carray(_floats(job[0]), shape), carray(_floats(job[1]), shape)
-    return first, second, carray(_floats(job[2]), shape), carray(_floats(job[3]), shape)
+def _unpack_2(pointer):  # type: ignore[no-untyped-def]
+    job = _address(pointer)
+    scales, settings, sums, totals = _rest(job)
+    return (_tensor(job, 0), _tensor(job, 1)), scales, settings, sums, totals
 
 
-_TAKEN = {1: _tensors_1, 2: _tensors_2, 3: _tensors_3, 4: _tensors_4}
+@numba.njit
+def _unpack_3(pointer):  # type: ignore[no-untyped-def]
+    job = _address(pointer)
+    scales, settings, sums, totals = _rest(job)
+    return (_tensor(job, 0), _tensor(job, 1), _tensor(job, 2)), scales, settings, sums, totals
+
+
+@numba.njit
+def _unpack_4(pointer):  # type: ignore[no-untyped-def]
+    job = _address(pointer)
+    scales, settings, sums, totals = _rest(job)
+    return (_tensor(job, 0), _tensor(job, 1), _tensor(job, 2), _tensor(job, 3)), scales, settings, sums, totals
+
+
+_UNPACK = {1: _unpack_1, 2: _unpack_2, 3: _unpack_3, 4: _unpack_4}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Operation:
-    """A kernel, signed or not, and the names of the tensors [N, h, w, C] that it takes.
+    """A kernel, and the names of the tensors [N, h, w, C] that it takes.
 
     One that passes back leaves what is passed on in place of its first tensor.
     """
 
-    kernel: Callable[[bool], Kernel]
+    kernel: Callable[[bool, Callable[..., Any]], Kernel]
     inputs: tuple[str, ...]
     passes_back: bool = False
 
@@ -471,28 +532,16 @@ class _Operation:
 
     def described(self, signed: bool) -> Any:
         """The function by which TensorFlow learns what `compute` gets to know of an operation, void *(construction)."""
-        kernel, taken = self.kernel(signed), _TAKEN[len(self.inputs)]
-
-        @numba.cfunc(types.void(types.voidptr))
-        def work(address):  # type: ignore[no-untyped-def]
-            job = carray(_longs(address), (_LENGTH,))
-            images, places, channels = job[_IMAGES], job[_PLACES], job[_CHANNELS]
-            kernel(
-                taken(job, (images, places * channels)),
-                carray(_floats(job[_SCALES]), (job[_BIASES], channels)),
-                carray(_floats(job[_SETTINGS]), (_SETTINGS_LENGTH,)),
-                carray(_floats(job[_SUMS]), (images, places)),
-                carray(_floats(job[_TOTALS]), (images, job[_COLUMNS])),
-            )
-
-        description = np.array([len(self.inputs), self.passes_back, work.address], np.int64)
+        unpack = _UNPACK[len(self.inputs)]
+        kernel = numba.cfunc(types.void(types.voidptr), **kernels.OPTIONS)(self.kernel(signed, unpack))
+        description = np.array([len(self.inputs), self.passes_back, kernel.address], np.int64)
         address = description.ctypes.data
 
         @numba.cfunc(types.voidptr(types.voidptr))
         def create(construction):  # type: ignore[no-untyped-def]
             return _pointer(address)
 
-        _kept.extend([work, description, create])
+        _kept.extend([kernel, description, create])
         return create
 
 

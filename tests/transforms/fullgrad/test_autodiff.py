@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -79,3 +80,42 @@ print(autodiff.one_thread_a_call(), autodiff.threads_a_call())
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the choice is of x86 alone")
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "1"), ("0", "0")])
+def test_tensorflow_uses_onednn_unless_somebody_chose_otherwise(chosen: str | None, expected: str) -> None:
+    script = """
+import os, transforms.fullgrad
+from tensorflow.python.util import _pywrap_util_port
+print(os.environ["TF_ENABLE_ONEDNN_OPTS"], int(_pywrap_util_port.IsMklEnabled()))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    environment |= {"TF_ENABLE_ONEDNN_OPTS": chosen} if chosen else {}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected, expected]
+
+
+def test_what_reads_a_gradient_does_so_before_it_goes_on() -> None:
+    def function(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        found: list[tf.Tensor] = []
+
+        def read(gradient: tf.Tensor) -> list[tf.Tensor]:
+            found.append(tf.reduce_sum(gradient))
+            return found
+
+        def forward(tap: autodiff.Tap) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+            inner = tap(x)
+            y = tap(inner * inner, read)
+            return tf.reduce_sum(3.0 * y), (inner, y)
+
+        (inner, y), gradients = autodiff.tapped_gradients(forward)
+        (wait,) = gradients[y].op.control_inputs
+        assert wait is found[0].op
+        return gradients[inner], gradients[y], found[0]
+
+    x = _draw(4)
+    of_x, of_y, read = autodiff.compiled(function, jit=False)(x)
+    np.testing.assert_allclose(of_x, 6.0 * x, rtol=1e-6)
+    np.testing.assert_array_equal(of_y, np.full(4, 3.0, np.float32))
+    assert read == 12.0

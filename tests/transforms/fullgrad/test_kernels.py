@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import keras
@@ -12,6 +13,7 @@ import pytest
 from keras import layers, ops
 
 from tests.transforms.fullgrad import networks
+from transforms import resampling
 from transforms.fullgrad import autodiff, expose, full_gradients, maps, operations
 from transforms.fullgrad.located import Condensed, Located, Product
 from transforms.fullgrad.operations import Reading
@@ -132,6 +134,43 @@ def _network() -> keras.Model:
     inputs = keras.Input((13, 12, 3))
     x = layers.ReLU(6.0)(layers.BatchNormalization()(layers.Conv2D(6, 3)(inputs)))
     return keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("sizes", [((1, 1), (9, 8)), ((2, 3), (9, 8)), ((7, 7), (9, 8)), ((5, 9), (5, 8))])
+@pytest.mark.parametrize("resize", [resampling.aligned_bilinear, resampling.half_pixel_bilinear, resampling.spread])
+def test_resizing_is_what_the_matrices_say(resize: Any, sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    generator = np.random.default_rng(0)
+    rows, columns = (resize(*side).astype(np.float32) for side in zip(*sizes, strict=True))
+    taps = operations.two_taps(rows), operations.two_taps(columns)
+    assert taps[0] is not None
+    assert taps[1] is not None
+    total, old = (generator.normal(size=(3, *size)).astype(np.float32) for size in reversed(sizes))
+
+    def function(total: Any, old: Any) -> Any:
+        made = total + 0.0  # by the graph, whose memory may be used again
+        return operations.add_resized(made, old, *taps), operations.add_resized(total, old, *taps), total
+
+    first, second, same = map(
+        np.asarray, autodiff.compiled(function, jit=False)(*map(ops.convert_to_tensor, (total, old)))
+    )
+    np.testing.assert_allclose(first, total + rows @ old @ columns.T, atol=1e-5)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(same, total)
+
+
+def test_matrices_that_interpolate_between_more_than_neighbours_are_not_two_taps() -> None:
+    assert operations.two_taps(resampling.area(9, 4)) is None
+    assert operations.two_taps(np.float32([[1, 0, 1]])) is None
+
+
+def test_an_operation_is_registered_once_however_many_threads_ask() -> None:
+    generator = np.random.default_rng(0)
+    located = Located(Product(*(generator.normal(size=(2, 3, 3, 4)).astype(np.float32) for _ in range(2))))
+    readings = [_reading("signed"), _reading("reference")] * 4
+    with ThreadPoolExecutor(len(readings)) as pool:
+        found = list(pool.map(lambda reading: _condense(located, reading).totals, readings))
+    for totals in found[1:]:
+        np.testing.assert_allclose(totals, found[0], rtol=1e-5)
 
 
 def test_a_difference_of_equal_products_leaves_nothing_for_psi_to_magnify() -> None:
