@@ -212,7 +212,9 @@ def measure(
     if with_peers:
         variants += peer_variants(exposed, images, with_authors=with_authors)
     for variant in variants:
-        variant.call()  # traces, compiles, and asks for memory
+        # Traces, compiles, and asks for memory; side by side, where each call has a graph of its own.
+        _rate(variant, 0.0, 1)
+        _rate(variant, seconds, at_once)
     rates: dict[str, list[float]] = {variant.name: [] for variant in variants}
     of_others, started = _seconds_of_others(), time.perf_counter()
     for each in range(rounds):

@@ -92,7 +92,7 @@ def add_resized(total: Tensor, old: Tensor, rows: np.ndarray, columns: np.ndarra
     """
     inputs = [tf.convert_to_tensor(each) for each in (total, old, rows, columns)]
     graph = tf.compat.v1.get_default_graph()
-    (made,) = graph.create_op(_registered_resized(), inputs, [tf.float32]).outputs
+    (made,) = graph.create_op(_registered_resized()[0], inputs, [tf.float32]).outputs
     made.set_shape(inputs[0].shape)
     return made
 
@@ -120,21 +120,22 @@ def _read(name: str, tensors: list[Tensor], scales: Tensor, reading: Reading, re
 def _call(
     name: str, tensors: list[Tensor], scales: Tensor, reading: Reading, reaching: float, *, own: bool
 ) -> tuple[Tensor, Condensed]:
-    operation, registered = _OPERATIONS[name], _registered(name, reading.signed)
+    operation, (registered, kernel) = _OPERATIONS[name], _registered(name, reading.signed)
     settings = np.zeros(len(Setting), np.float32)
     settings[Setting.EPSILON] = reading.epsilon
     settings[Setting.REACHING] = reaching
     settings[Setting.OWN] = own
     threads = numba.config.NUMBA_NUM_THREADS if reading.threads is None else reading.threads
-    inputs = [tf.convert_to_tensor(each) for each in (*tensors, scales, settings, float(threads))]
-    made = len(operation.outputs)
-    outputs = tf.compat.v1.get_default_graph().create_op(registered, inputs, [tf.float32] * made).outputs
-    shape = inputs[0].shape
-    *passed, sums, totals = outputs
+    count = int(scales.shape[0]) + own
+    described = np.array([len(operation.inputs), operation.passes_back, kernel, threads, count], np.int64)
+    inputs = [tf.convert_to_tensor(each) for each in (described, scales, settings, *tensors)]
+    kinds = [tf.float32] * (2 + operation.passes_back)
+    *passed, sums, totals = tf.compat.v1.get_default_graph().create_op(registered, inputs, kinds).outputs
+    shape = inputs[-1].shape
     sums.set_shape(shape[:3])
-    totals.set_shape((shape[0], scales.shape[0] + own))
-    if passed:
-        passed[0].set_shape(shape)
+    totals.set_shape((shape[0], count))
+    for each in passed:
+        each.set_shape(shape)
     return passed[0] if passed else None, Condensed(sums, totals)
 
 
@@ -188,6 +189,8 @@ _tensor_dim = _function(_tensorflow, "TF_Dim", _LONG, _POINTER, _INT)
 _delete_tensor = _function(_tensorflow, "TF_DeleteTensor", None, _POINTER)
 _start_thread = _function(_process, "pthread_create", _INT, _POINTER, _POINTER, _POINTER, _POINTER)
 _join_thread = _function(_process, "pthread_join", _INT, _LONG, _POINTER)
+_allocate = _function(_process, "calloc", _POINTER, ctypes.c_size_t, ctypes.c_size_t)
+_free = _function(_process, "free", None, _POINTER)
 _copy = _function(_process, "memcpy", _POINTER, _POINTER, _POINTER, ctypes.c_size_t)
 
 _FLOAT = 1  # TF_FLOAT
@@ -201,11 +204,11 @@ def available() -> bool:
 _registering = threading.RLock()
 
 
-def _once(register: Callable[..., str]) -> Callable[..., str]:
+def _once(register: Callable[..., tuple[str, int]]) -> Callable[..., tuple[str, int]]:
     """`register`, called once for the same arguments, however many threads ask for it."""
     cached = functools.cache(register)
 
-    def once(*arguments: Any) -> str:
+    def once(*arguments: Any) -> tuple[str, int]:
         with _registering:
             return cached(*arguments)
 
@@ -213,32 +216,34 @@ def _once(register: Callable[..., str]) -> Callable[..., str]:
 
 
 @_once
-def _registered(name: str, signed: bool) -> str:
-    """The name in graphs of an operation that reads; it is compiled and registered once in a process."""
+def _registered(name: str, signed: bool) -> tuple[str, int]:
+    """An operation's name in graphs, and where its kernel is; it is compiled and registered once in a process."""
     operation, registered = _OPERATIONS[name], f"FullGrad{name}{'Signed' if signed else ''}"
-    inputs = (*operation.inputs, "scales", "settings", "threads")
-    _register(registered, inputs, operation.outputs, operation.described(signed).address, _compute().address)
-    return registered
+    floats = ("scales", "settings", *operation.inputs)
+    outputs = (*(["passed"] if operation.passes_back else []), "sums", "totals")
+    _register(registered, ["described: int64", *(f"{each}: float" for each in floats)], outputs, _compute().address)
+    return registered, operation.compiled(signed)
 
 
 @_once
-def _registered_resized() -> str:
-    _register("FullGradResized", ("total", "old", "rows", "columns"), ("new",), None, _compute_resized().address)
-    return "FullGradResized"
+def _registered_resized() -> tuple[str, int]:
+    inputs = [f"{each}: float" for each in ("total", "old", "rows", "columns")]
+    _register("FullGradResized", inputs, ["new"], _compute_resized().address)
+    return "FullGradResized", 0
 
 
-def _register(name: str, inputs: Sequence[str], outputs: Sequence[str], describe: int | None, compute: int) -> None:
-    """Registers an operation on float32 for CPUs, by the addresses of its functions."""
+def _register(name: str, inputs: Sequence[str], outputs: Sequence[str], compute: int) -> None:
+    """Registers an operation for CPUs, by the address of its function, void(kernel, context); outputs are float32."""
     encoded, status = name.encode(), _new_status()
     definition = _new_definition(encoded)
     for each in inputs:
-        _add_input(definition, f"{each}: float".encode())
+        _add_input(definition, each.encode())
     for each in outputs:
         _add_output(definition, f"{each}: float".encode())
     _set_shapes(definition, ctypes.cast(_unknown_shapes, _POINTER))
     _register_definition(definition, status)
     if not _get_code(status):
-        _register_kernel(encoded, _new_kernel(encoded, b"CPU", describe, compute, None), status)
+        _register_kernel(encoded, _new_kernel(encoded, b"CPU", None, compute, None), status)
     if _get_code(status):
         raise RuntimeError(f"TensorFlow does not take the operation {name}: {_message(status).decode()}")
     _delete_status(status)
@@ -260,23 +265,32 @@ def _cast(source: Any, target: Any, instruction: str) -> Any:
     return cast
 
 
-def _load(kind: Any) -> Any:
-    """A function for compiled code that reads a number of some type at an address."""
+@intrinsic
+def _get(typing: Any, address: Any, index: Any) -> Any:
+    """The int64 at an index behind an address."""
 
-    @intrinsic
-    def load(typing: Any, address: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.load(builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(kind))))
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        longs = builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(types.int64)))
+        return builder.load(builder.gep(longs, [arguments[1]]))
 
-        return kind(types.int64), codegen
+    return types.int64(types.int64, types.int64), codegen
 
-    return load
+
+@intrinsic
+def _set(typing: Any, address: Any, index: Any, value: Any) -> Any:
+    """Writes it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        longs = builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(types.int64)))
+        builder.store(arguments[2], builder.gep(longs, [arguments[1]]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
 
 
 _pointer = _cast(types.int64, types.voidptr, "inttoptr")
 _address = _cast(types.voidptr, types.int64, "ptrtoint")
 _floats = _cast(types.int64, types.CPointer(types.float32), "inttoptr")
-_long_at, _float_at = _load(types.int64), _load(types.float32)
 
 
 @intrinsic
@@ -291,23 +305,31 @@ def _call_at(typing: Any, address: Any, argument: Any) -> Any:
     return types.void(types.int64, types.voidptr), codegen
 
 
-# To compile is to start later, and what Numba takes longest for is each type that it meets. So whatever is not a
-# kernel is int64 here, in numbers and in one array, a job. Of a call, or of some of its images, it holds where up to
-# four tensors begin; then this; and then sizes, as the C API takes them.
-_SCALES, _SETTINGS, _SUMS, _TOTALS, _IMAGES, _PLACES, _CHANNELS, _BIASES, _COLUMNS, _SIZES = range(4, 14)
+# A process compiles all of this before its first images, and what takes Numba longest is each type that it meets. So
+# there are no arrays here outside the kernels, but memory of C's, which holds int64 at these indices.
+#
+# What an operation is, its first input, known when the graph is made: how many tensors it takes, whether it passes the
+# first of them on, where its kernel is, how many threads share its images, and how many contributions there are.
+_TENSORS, _PASSES_BACK, _KERNEL, _THREADS, _COUNT = range(5)
+# A job, a call or some of its images: where up to four tensors begin, then this, and sizes as the API has them.
+_SCALES, _SETTINGS, _SUMS, _TOTALS, _IMAGES, _PLACES, _CHANNELS, _BIASES, _COLUMNS, _SLOT, _SIZES = range(4, 15)
 _JOB = _SIZES + 4
-_LONG_BYTES, _FLOAT_BYTES = 8, 4
-# What an operation is: how many tensors it takes, whether it passes the first one on, and where its kernel is.
-_TENSORS, _PASSES_BACK, _KERNEL = range(3)
-_long = np.int64  # a constant that is not a type of its own, as Numba takes literals to be
+# The inputs of all operations that read; their tensors follow.
+_DESCRIBED, _OF_SCALES, _OF_SETTINGS, _FIRST = range(4)
 _NUMBERS_A_THREAD = 1 << 17  # to begin one takes 20 us, in which one reads as many
+_long = np.int64  # what is one is not, as literals are, a type of its own
+
+
+@numba.njit
+def _at(job, index):  # type: ignore[no-untyped-def]
+    return _pointer(job + 8 * index)
 
 
 @numba.njit
 def _begin(tensor, status):  # type: ignore[no-untyped-def]
     """Where a tensor begins, of which this handle is no longer needed; 0 where there is none, which the status says."""
     if _get_code(status) != 0:
-        return np.int64(0)
+        return _long(0)
     begin = _address(_tensor_data(tensor))
     _delete_tensor(tensor)
     return begin
@@ -316,110 +338,119 @@ def _begin(tensor, status):  # type: ignore[no-untyped-def]
 @numba.njit
 def _input(context, index, job, axes, status):  # type: ignore[no-untyped-def]
     """Where an input begins, for as long as the call lasts; its first sizes are written into the job."""
-    slot = job.ctypes.data + _SUMS * _LONG_BYTES  # not yet needed for what it is named for
-    _get_input(context, index, slot, status)
-    tensor = _pointer(job[_SUMS])
+    _get_input(context, index, _at(job, _SLOT), status)
+    tensor = _pointer(_get(job, _SLOT))
     for axis in range(axes):
-        job[_SIZES + axis] = _tensor_dim(tensor, axis)
+        _set(job, _SIZES + axis, _tensor_dim(tensor, axis))
     return _begin(tensor, status)
+
+
+@numba.njit
+def _bytes(job, axes):  # type: ignore[no-untyped-def]
+    """How many a tensor has with the first of the job's sizes."""
+    size = _long(4)
+    for axis in range(axes):
+        size *= _get(job, _SIZES + axis)
+    return size
 
 
 @numba.njit
 def _output(context, index, job, axes, status):  # type: ignore[no-untyped-def]
     """Where an output begins, which has the first of the job's sizes; 0 where there is no memory."""
-    size = np.int64(_FLOAT_BYTES)
-    for axis in range(axes):
-        size *= job[_SIZES + axis]
-    sizes = job.ctypes.data + _SIZES * _LONG_BYTES
-    return _begin(_allocate_output(context, index, _FLOAT, sizes, axes, size, status), status)
+    size = _bytes(job, axes)
+    return _begin(_allocate_output(context, index, _FLOAT, _at(job, _SIZES), axes, size, status), status)
 
 
 @numba.njit
-def _passed(context, job, axes, status):  # type: ignore[no-untyped-def]
-    """Where the first output begins: where the first input does, if nothing else needs that. It holds the same."""
-    job[_SUMS], job[_TOTALS] = 0, 0  # the candidate is input 0; and which of the candidates it was
-    sizes, candidate = job.ctypes.data + _SIZES * _LONG_BYTES, job.ctypes.data + _SUMS * _LONG_BYTES
-    made = _forward_or_allocate(context, candidate, 1, 0, sizes, axes, candidate + _LONG_BYTES, status)
-    begin = _begin(made, status)
+def _passed(context, index, job, axes, status):  # type: ignore[no-untyped-def]
+    """Where the first output begins, which holds what an input does: where that does, if nothing else needs it.
+
+    The input must not have been taken before, as then something would.
+    """
+    _set(job, _SLOT, index)  # int32 to the API: of the candidate, and after it of the one that it was
+    candidate, chosen = _at(job, _SLOT), _pointer(job + 8 * _SLOT + 4)
+    begin = _begin(_forward_or_allocate(context, candidate, 1, 0, _at(job, _SIZES), axes, chosen, status), status)
     if begin != 0:
-        size = np.int64(_FLOAT_BYTES)
-        for axis in range(axes):
-            size *= job[_SIZES + axis]
-        old = _input(context, _long(0), job, _long(0), status)
+        size = _bytes(job, axes)
+        old = _input(context, index, job, _long(0), status)
         if old != begin:
             _copy(_pointer(begin), _pointer(old), size)
     return begin
 
 
 @numba.njit
-def _prepare(job, operation, context, status):  # type: ignore[no-untyped-def]
-    """Fills in a job; how many threads are to do it, or 0 where there is no memory for what it makes."""
-    count, passes_back = _long_at(operation + _TENSORS * _LONG_BYTES), _long_at(operation + _PASSES_BACK * _LONG_BYTES)
-    job[_SETTINGS] = _input(context, count + 1, job, _long(0), status)
-    job[_SCALES] = _input(context, count, job, _long(1), status)
-    job[_BIASES] = job[_SIZES]
-    job[_COLUMNS] = job[_BIASES] + np.int64(_float_at(job[_SETTINGS] + _OWN * _FLOAT_BYTES))
-    threads = np.int64(_float_at(_input(context, count + 2, job, _long(0), status)))
-    for i in range(passes_back, count):
-        job[i] = _input(context, i, job, _long(4), status)
-    if passes_back:  # not taken as an input before, as it would be needed elsewhere then
-        job[0] = _passed(context, job, _long(4), status)
-        if job[0] == 0:
-            return 0
-    job[_IMAGES], job[_PLACES], job[_CHANNELS] = job[_SIZES], job[_SIZES + 1] * job[_SIZES + 2], job[_SIZES + 3]
-    job[_SUMS] = _output(context, passes_back, job, _long(3), status)
-    if job[_SUMS] == 0:
-        return 0
-    job[_SIZES + 1] = job[_COLUMNS]
-    job[_TOTALS] = _output(context, passes_back + 1, job, _long(2), status)
-    return threads if job[_TOTALS] != 0 else 0
+def _prepare(job, described, context, status):  # type: ignore[no-untyped-def]
+    """Fills in a job; whether there was memory for what it makes."""
+    passes_back, count = _get(described, _PASSES_BACK), _get(described, _COUNT)
+    _set(job, _SETTINGS, _input(context, _long(_OF_SETTINGS), job, _long(0), status))
+    _set(job, _SCALES, _input(context, _long(_OF_SCALES), job, _long(1), status))
+    _set(job, _BIASES, _get(job, _SIZES))
+    _set(job, _COLUMNS, count)
+    for i in range(passes_back, _get(described, _TENSORS)):
+        _set(job, i, _input(context, _FIRST + i, job, _long(4), status))
+    if passes_back:
+        begin = _passed(context, _long(_FIRST), job, _long(4), status)
+        if begin == 0:
+            return False
+        _set(job, _long(0), begin)
+    _set(job, _IMAGES, _get(job, _SIZES))
+    _set(job, _PLACES, _get(job, _SIZES + 1) * _get(job, _SIZES + 2))
+    _set(job, _CHANNELS, _get(job, _SIZES + 3))
+    _set(job, _SUMS, _output(context, passes_back, job, _long(3), status))
+    if _get(job, _SUMS) == 0:
+        return False
+    _set(job, _SIZES + 1, count)
+    _set(job, _TOTALS, _output(context, passes_back + 1, job, _long(2), status))
+    return _get(job, _TOTALS) != 0
 
 
 @numba.njit
-def _share(job, operation, threads):  # type: ignore[no-untyped-def]
+def _share(job, described):  # type: ignore[no-untyped-def]
     """Does a job by several threads, of which this one is the first."""
-    images, kernel = job[_IMAGES], _long_at(operation + _KERNEL * _LONG_BYTES)
-    worth = images * job[_PLACES] * job[_CHANNELS] // _NUMBERS_A_THREAD
+    images, kernel, threads = _get(job, _IMAGES), _get(described, _KERNEL), _get(described, _THREADS)
+    worth = images * _get(job, _PLACES) * _get(job, _CHANNELS) // _NUMBERS_A_THREAD
     threads = images if images < threads else threads
     threads = worth if worth < threads else threads
     if threads < 2:
-        _call_at(kernel, _pointer(job.ctypes.data))
+        _call_at(kernel, _pointer(job))
         return
-    parts, handles = np.zeros(threads * _JOB, np.int64), np.zeros(threads, np.int64)
+    parts = _address(_allocate(threads * (_JOB + 1), 8))
+    handles = parts + 8 * threads * _JOB
     for i in range(threads):
-        first, last = images * i // threads, images * (i + 1) // threads
-        before = _FLOAT_BYTES * first * job[_PLACES]  # bytes, of what has one number a place
-        for j in range(_JOB):
-            parts[i * _JOB + j] = job[j]
-        for j in range(_long_at(operation + _TENSORS * _LONG_BYTES)):
-            parts[i * _JOB + j] += before * job[_CHANNELS]
-        parts[i * _JOB + _SUMS] += before
-        parts[i * _JOB + _TOTALS] += _FLOAT_BYTES * first * job[_COLUMNS]
-        parts[i * _JOB + _IMAGES] = last - first
-    begin = parts.ctypes.data
+        part, first, last = parts + 8 * i * _JOB, images * i // threads, images * (i + 1) // threads
+        before = 4 * first * _get(job, _PLACES)  # bytes, of what has one number a place
+        _copy(_pointer(part), _pointer(job), 8 * _JOB)
+        for j in range(_get(described, _TENSORS)):
+            _set(part, j, _get(job, j) + before * _get(job, _CHANNELS))
+        _set(part, _SUMS, _get(job, _SUMS) + before)
+        _set(part, _TOTALS, _get(job, _TOTALS) + 4 * first * _get(job, _COLUMNS))
+        _set(part, _IMAGES, last - first)
     for i in range(1, threads):
-        part = begin + i * _JOB * _LONG_BYTES
-        if _start_thread(handles.ctypes.data + i * _LONG_BYTES, _pointer(0), _pointer(kernel), part) != 0:
-            handles[i] = 0  # there is none to be had
-            _call_at(kernel, _pointer(part))
-    _call_at(kernel, _pointer(begin))
+        part = _pointer(parts + 8 * i * _JOB)
+        if _start_thread(_pointer(handles + 8 * i), _pointer(0), _pointer(kernel), part) != 0:
+            _set(handles, i, 0)  # there is none to be had
+            _call_at(kernel, part)
+    _call_at(kernel, _pointer(parts))
     for i in range(1, threads):
-        if handles[i] != 0:
-            _join_thread(handles[i], _pointer(0))
+        if _get(handles, i) != 0:
+            _join_thread(_get(handles, i), _pointer(0))
+    _free(_pointer(parts))
 
 
 @functools.cache
 def _compute() -> Any:
-    """What TensorFlow calls of every operation that reads, void(operation, context)."""
+    """What TensorFlow calls of every operation that reads, void(kernel, context)."""
 
     @numba.cfunc(types.void(types.voidptr, types.voidptr))
-    def compute(described, context):  # type: ignore[no-untyped-def]
-        operation, status, job = _address(described), _new_status(), np.zeros(_long(_JOB), np.int64)
-        threads = _prepare(job, operation, context, status)
-        if threads > 0:
-            _share(job, operation, threads)
+    def compute(_, context):  # type: ignore[no-untyped-def]
+        status, memory = _new_status(), _allocate(_JOB, 8)
+        job = _address(memory)
+        described = _input(context, _long(_DESCRIBED), job, _long(0), status)
+        if _prepare(job, described, context, status):
+            _share(job, described)
         else:
             _fail(context, status)
+        _free(memory)
         _delete_status(status)
 
     _kept.append(compute)
@@ -433,15 +464,17 @@ def _compute_resized() -> Any:
 
     @numba.cfunc(types.void(types.voidptr, types.voidptr), **kernels.OPTIONS)
     def compute(_, context):  # type: ignore[no-untyped-def]
-        status, job = _new_status(), np.zeros(_long(_JOB), np.int64)
+        status, memory = _new_status(), _allocate(_JOB, 8)
+        job = _address(memory)
         columns = _input(context, _long(3), job, _long(1), status)
-        new_width = job[_SIZES]
+        new_width = _get(job, _SIZES)
         rows = _input(context, _long(2), job, _long(1), status)
-        new_height = job[_SIZES]
+        new_height = _get(job, _SIZES)
         old = _input(context, _long(1), job, _long(3), status)
-        images, height, width = job[_SIZES], job[_SIZES + 1], job[_SIZES + 2]
-        job[_SIZES + 1], job[_SIZES + 2] = new_height, new_width
-        made = _passed(context, job, _long(3), status)
+        images, height, width = _get(job, _SIZES), _get(job, _SIZES + 1), _get(job, _SIZES + 2)
+        _set(job, _SIZES + 1, new_height)
+        _set(job, _SIZES + 2, new_width)
+        made = _passed(context, _long(0), job, _long(3), status)
         if made != 0:
             resized(
                 carray(_floats(old), (images, height, width)),
@@ -451,65 +484,60 @@ def _compute_resized() -> Any:
             )
         else:
             _fail(context, status)
+        _free(memory)
         _delete_status(status)
 
     _kept.append(compute)
     return compute
 
 
-_SETTINGS_LENGTH, _OWN = len(Setting), int(Setting.OWN)
+_SETTINGS_LENGTH = len(Setting)
 
 
 @numba.njit
 def _rest(job):  # type: ignore[no-untyped-def]
-    """What a kernel takes beside its tensors, of the job at an address."""
-    images, places, biases = (
-        _long_at(job + _IMAGES * _LONG_BYTES),
-        _long_at(job + _PLACES * _LONG_BYTES),
-        _long_at(job + _BIASES * _LONG_BYTES),
-    )
-    channels, columns = _long_at(job + _CHANNELS * _LONG_BYTES), _long_at(job + _COLUMNS * _LONG_BYTES)
-    return (
-        carray(_floats(_long_at(job + _SCALES * _LONG_BYTES)), (biases, channels)),
-        carray(_floats(_long_at(job + _SETTINGS * _LONG_BYTES)), (_SETTINGS_LENGTH,)),
-        carray(_floats(_long_at(job + _SUMS * _LONG_BYTES)), (images, places)),
-        carray(_floats(_long_at(job + _TOTALS * _LONG_BYTES)), (images, columns)),
-    )
+    """What a kernel takes beside its tensors."""
+    images, channels = _get(job, _IMAGES), _get(job, _CHANNELS)
+    scales = carray(_floats(_get(job, _SCALES)), (_get(job, _BIASES), channels))
+    settings = carray(_floats(_get(job, _SETTINGS)), (_SETTINGS_LENGTH,))
+    sums = carray(_floats(_get(job, _SUMS)), (images, _get(job, _PLACES)))
+    totals = carray(_floats(_get(job, _TOTALS)), (images, _get(job, _COLUMNS)))
+    return scales, settings, sums, totals
 
 
 @numba.njit
 def _tensor(job, index):  # type: ignore[no-untyped-def]
-    images, places = _long_at(job + _IMAGES * _LONG_BYTES), _long_at(job + _PLACES * _LONG_BYTES)
-    length = places * _long_at(job + _CHANNELS * _LONG_BYTES)
-    return carray(_floats(_long_at(job + index * _LONG_BYTES)), (images, length))
+    return carray(_floats(_get(job, index)), (_get(job, _IMAGES), _get(job, _PLACES) * _get(job, _CHANNELS)))
 
 
 @numba.njit
 def _unpack_1(pointer):  # type: ignore[no-untyped-def]
     job = _address(pointer)
     scales, settings, sums, totals = _rest(job)
-    return (_tensor(job, 0),), scales, settings, sums, totals
+    return (_tensor(job, _long(0)),), scales, settings, sums, totals
 
 
 @numba.njit
 def _unpack_2(pointer):  # type: ignore[no-untyped-def]
     job = _address(pointer)
     scales, settings, sums, totals = _rest(job)
-    return (_tensor(job, 0), _tensor(job, 1)), scales, settings, sums, totals
+    return (_tensor(job, _long(0)), _tensor(job, _long(1))), scales, settings, sums, totals
 
 
 @numba.njit
 def _unpack_3(pointer):  # type: ignore[no-untyped-def]
     job = _address(pointer)
     scales, settings, sums, totals = _rest(job)
-    return (_tensor(job, 0), _tensor(job, 1), _tensor(job, 2)), scales, settings, sums, totals
+    tensors = _tensor(job, _long(0)), _tensor(job, _long(1)), _tensor(job, _long(2))
+    return tensors, scales, settings, sums, totals
 
 
 @numba.njit
 def _unpack_4(pointer):  # type: ignore[no-untyped-def]
     job = _address(pointer)
     scales, settings, sums, totals = _rest(job)
-    return (_tensor(job, 0), _tensor(job, 1), _tensor(job, 2), _tensor(job, 3)), scales, settings, sums, totals
+    tensors = _tensor(job, _long(0)), _tensor(job, _long(1)), _tensor(job, _long(2)), _tensor(job, _long(3))
+    return tensors, scales, settings, sums, totals
 
 
 _UNPACK = {1: _unpack_1, 2: _unpack_2, 3: _unpack_3, 4: _unpack_4}
@@ -526,23 +554,12 @@ class _Operation:
     inputs: tuple[str, ...]
     passes_back: bool = False
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return ("passed", "sums", "totals") if self.passes_back else ("sums", "totals")
-
-    def described(self, signed: bool) -> Any:
-        """The function by which TensorFlow learns what `compute` gets to know of an operation, void *(construction)."""
-        unpack = _UNPACK[len(self.inputs)]
-        kernel = numba.cfunc(types.void(types.voidptr), **kernels.OPTIONS)(self.kernel(signed, unpack))
-        description = np.array([len(self.inputs), self.passes_back, kernel.address], np.int64)
-        address = description.ctypes.data
-
-        @numba.cfunc(types.voidptr(types.voidptr))
-        def create(construction):  # type: ignore[no-untyped-def]
-            return _pointer(address)
-
-        _kept.extend([kernel, description, create])
-        return create
+    def compiled(self, signed: bool) -> int:
+        """Where the kernel is, void(job)."""
+        kernel = self.kernel(signed, _UNPACK[len(self.inputs)])
+        compiled = numba.cfunc(types.void(types.voidptr), **kernels.OPTIONS)(kernel)
+        _kept.append(compiled)
+        return int(compiled.address)
 
 
 _kept: list[Any] = []  # what TensorFlow calls and reads
