@@ -77,7 +77,7 @@ _ZERO, _INFINITY = np.float32(0).view(np.int32), np.float32(np.inf).view(np.int3
 
 
 def scaled(signed: bool, unpack: Unpack) -> Kernel:
-    """Of a gradient g: t = g ⊙ scales[t].
+    """Of a gradient g: t = g ⊙ scales[t], of more than a few channels.
 
     Four places are taken together, each from a quarter of its own: four sequential streams are fetched ahead of their
     use, where neighbours' interleaved ones are not (6 against 25 GB/s, of 144 channels out of memory). Extremes and
@@ -154,72 +154,81 @@ def scaled(signed: bool, unpack: Unpack) -> Kernel:
     return kernel
 
 
-def _of_several(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel]:
-    """The loops around t = value(arrays, reaching, n, i), T = 1."""
+def _of_value(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel]:
+    """The loops around t = value(arrays, scales, reaching, n, i, t, c), with i = p·C + c."""
     value = numba.njit(inline="always")(value)
 
     def of(signed: bool, unpack: Unpack) -> Kernel:
         def kernel(job):  # type: ignore[no-untyped-def]
             arrays, scales, settings, sums, totals = unpack(job)
             epsilon, reaching = settings[_EPSILON], settings[_REACHING]
-            (images, places), channels = sums.shape, scales.shape[1]
-            zero = np.float32(0)
+            (images, places), (count, channels) = sums.shape, scales.shape
+            low, high, total = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count)
+            by_place, zero = np.empty((count, places), np.float32), np.float32(0)
             for n in range(images):
-                low, high, total = _INFINITY, _ZERO, np.float64(0)
+                for t in range(count):
+                    low[t], high[t], total[t] = _INFINITY, _ZERO, 0
                 if channels == 3:  # an image's own: too few for a vector, so that these are made of places
-                    in_vectors = zero
-                    for p in range(places):
-                        first = value(arrays, reaching, n, 3 * p)
-                        second = value(arrays, reaching, n, 3 * p + 1)
-                        third = value(arrays, reaching, n, 3 * p + 2)
-                        abs_1, abs_2, abs_3 = abs(first), abs(second), abs(third)
-                        bits_1, bits_2, bits_3 = _bits(abs_1), _bits(abs_2), _bits(abs_3)
-                        least = bits_1 if bits_1 < bits_2 else bits_2
-                        least = least if least < bits_3 else bits_3
-                        largest = bits_1 if bits_1 > bits_2 else bits_2
-                        largest = largest if largest > bits_3 else bits_3
-                        low = least if least < low else low
-                        high = largest if largest > high else high
-                        signed_sum = first + second + third
-                        in_vectors += signed_sum
-                        sums[n, p] = signed_sum if signed else abs_1 + abs_2 + abs_3
-                    total += in_vectors
+                    for t in range(count):
+                        all_places, low_t, high_t = zero, _INFINITY, _ZERO
+                        for p in range(places):
+                            first = value(arrays, scales, reaching, n, 3 * p, t, 0)
+                            second = value(arrays, scales, reaching, n, 3 * p + 1, t, 1)
+                            third = value(arrays, scales, reaching, n, 3 * p + 2, t, 2)
+                            abs_1, abs_2, abs_3 = abs(first), abs(second), abs(third)
+                            bits_1, bits_2, bits_3 = _bits(abs_1), _bits(abs_2), _bits(abs_3)
+                            least = bits_1 if bits_1 < bits_2 else bits_2
+                            least = least if least < bits_3 else bits_3
+                            largest = bits_1 if bits_1 > bits_2 else bits_2
+                            largest = largest if largest > bits_3 else bits_3
+                            low_t = least if least < low_t else low_t
+                            high_t = largest if largest > high_t else high_t
+                            all_places += first + second + third
+                            by_place[t, p] = first + second + third if signed else abs_1 + abs_2 + abs_3
+                        low[t], high[t], total[t] = low_t, high_t, all_places
                 else:
                     for p in range(places):
-                        signed_sum, absolute_sum, least, largest = zero, zero, _INFINITY, _ZERO
                         begin = p * channels
-                        for c in range(channels):
-                            at = value(arrays, reaching, n, begin + c)
-                            magnitude = abs(at)
-                            bits = _bits(magnitude)
-                            least = bits if bits < least else least
-                            largest = bits if bits > largest else largest
-                            signed_sum += at
-                            absolute_sum += magnitude
-                        low, high = min(low, least), max(high, largest)
-                        sums[n, p] = signed_sum if signed else absolute_sum
-                        total += signed_sum
-                totals[n, 0] = total
-                if not signed:
-                    least_of_all, largest_of_all = _number(low), _number(high)
+                        for t in range(count):
+                            signed_sum, absolute_sum, least, largest = zero, zero, _INFINITY, _ZERO
+                            for c in range(channels):
+                                at = value(arrays, scales, reaching, n, begin + c, t, c)
+                                magnitude = abs(at)
+                                bits = _bits(magnitude)
+                                least = bits if bits < least else least
+                                largest = bits if bits > largest else largest
+                                signed_sum += at
+                                absolute_sum += magnitude
+                            low[t], high[t] = min(low[t], least), max(high[t], largest)
+                            by_place[t, p] = signed_sum if signed else absolute_sum
+                            total[t] += signed_sum
+                for t in range(count):
+                    least_of_all, largest_of_all = _number(low[t]), _number(high[t])
+                    totals[n, t] = total[t]
                     for p in range(places):
-                        psi = (sums[n, p] - channels * least_of_all) / (largest_of_all - least_of_all + epsilon)
-                        sums[n, p] = psi
+                        psi = (by_place[t, p] - channels * least_of_all) / (largest_of_all - least_of_all + epsilon)
+                        sums[n, p] = (by_place[t, p] if signed else psi) + (sums[n, p] if t > 0 else zero)
 
         return kernel
 
     return of
 
 
-@_of_several
-def product(arrays, reaching, n, i):  # type: ignore[no-untyped-def]
+@_of_value
+def scaled_pixels(arrays, scales, reaching, n, i, t, c):  # type: ignore[no-untyped-def]
+    """Of a gradient g: g ⊙ scales[t], as `scaled`, but made for an image's three channels."""
+    return arrays[0][n, i] * scales[t, c]
+
+
+@_of_value
+def product(arrays, scales, reaching, n, i, t, c):  # type: ignore[no-untyped-def]
     """Of g and m: g ⊙ m where m ≥ reaching, else 0. To read only where it counts is four times slower than all."""
     m = arrays[1][n, i]
     return arrays[0][n, i] * (m if m >= reaching else np.float32(0))
 
 
-@_of_several
-def difference(arrays, reaching, n, i):  # type: ignore[no-untyped-def]
+@_of_value
+def difference(arrays, scales, reaching, n, i, t, c):  # type: ignore[no-untyped-def]
     """Of g, m, h and k: g ⊙ m − h ⊙ k."""
     return arrays[0][n, i] * arrays[1][n, i] - arrays[2][n, i] * arrays[3][n, i]
 

@@ -59,7 +59,8 @@ def condense(located: Located, reading: Reading) -> Condensed:
     elif product.multiplier is not None:
         condensed = _read("Product", [product.gradient, product.multiplier], scales, reading, reaching)
     else:
-        condensed = _read("Scaled", [product.gradient], scales, reading, reaching)
+        name = "ScaledPixels" if int(product.gradient.shape[3]) == 3 else "Scaled"
+        condensed = _read(name, [product.gradient], scales, reading, reaching)
     if factor == 1.0:
         return condensed
     return Condensed(condensed.map * factor if reading.signed else condensed.map, condensed.totals * factor)
@@ -567,6 +568,7 @@ _kept: list[Any] = []  # what TensorFlow calls and reads
 
 _OPERATIONS = {
     "Scaled": _Operation(kernels.scaled, ("gradient",)),
+    "ScaledPixels": _Operation(kernels.scaled_pixels, ("gradient",)),
     "Product": _Operation(kernels.product, ("gradient", "multiplier")),
     "Difference": _Operation(kernels.difference, ("gradient", "multiplier", "less", "less_multiplier")),
     "Relu6": _Operation(kernels.relu6, ("gradient", "output"), passes_back=True),
