@@ -5,7 +5,8 @@
 TensorFlow's own profiler, on one core: a call is computed by one thread, and one operation at a time. Milliseconds an
 image, medians of the rounds; batches and weights as in benchmarks.method. `FullGrad…` are this project's own operations
 (transforms/fullgrad/operations.py); the others are TensorFlow's, of which those of oneDNN are named without its prefix.
-What no operation accounts for is TensorFlow's and Python's own. On accelerators this says nothing.
+What no operation accounts for is TensorFlow's and Python's own, or a cluster that XLA compiled, as of SiLU's gradient
+where it is not read. On accelerators this says nothing.
 """
 
 from __future__ import annotations

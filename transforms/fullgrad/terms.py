@@ -177,9 +177,9 @@ class Run:
         reading = self._reading
         if reading is None:
             return self._tap(tensor)
-        together: list[_ReadTogether] = []
-        own = self._tap(tensor, lambda gradient: [read for each in together for read in each.read(gradient, reading)])
-        self._read[id(own)] = together
+        groups: list[_ReadTogether] = []
+        own = self._tap(tensor, lambda gradient: [read for each in groups for read in each.read(gradient, reading)])
+        self._read[id(own)] = groups
         return own
 
     def add(self, step: Step, *parts: Part, explicit: bool = False, per_channel: bool = True, what: str = "") -> None:
@@ -196,11 +196,11 @@ class Run:
         located = term.unmultiplied(lambda tensor: tensor)
         if located is None:
             return None
-        together, last = self._read[id(tensor)], self.terms[-1] if self.terms else None
+        groups, last = self._read[id(tensor)], self.terms[-1] if self.terms else None
         # Biases of the same tensor are read at once, but neighbours alone: what is read is in the order of the terms.
-        if not (together and located.scales is not None and together[-1].are_biases and last is together[-1].last):
-            together.append(_ReadTogether([], [], are_biases=located.scales is not None))
-        return together[-1].add(term)
+        if not (groups and located.scales is not None and groups[-1].are_biases and last is groups[-1].last):
+            groups.append(_ReadTogether([], [], are_biases=located.scales is not None))
+        return groups[-1].add(term)
 
     def _place(self, step: Step, tensor: Tensor) -> Place | None:
         """Where a tensor lies: as the step's value of its rank, and of its length if it is a sequence."""
