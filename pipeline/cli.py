@@ -203,7 +203,7 @@ def _run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
 
 def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: bool = False) -> int:
     """`fullgrad run` from a loaded configuration; returns the exit code."""
-    from pipeline.run import CannotRun, launch, prepare, problems_of
+    from pipeline.run import CannotRun, launch, prepare, problems_of, warnings_of
 
     try:
         plan = prepare(config, beam_options)
@@ -218,6 +218,8 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     except CannotRun as error:
         return _refuse(str(error))
     _print_summary(summary, config)
+    for warning in warnings_of(summary, plan):
+        _err.print(f"fullgrad: warning: {warning}", style="yellow")
     problems = problems_of(summary, plan)
     for problem in problems:
         _err.print(f"fullgrad: {problem}", style="red")
@@ -358,10 +360,10 @@ def _status(args: argparse.Namespace) -> int:
 def _inspect(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from pipeline.inspection import completeness_on, inspect_exposed, noise_images
+    from pipeline.inspection import completeness_on, inspect_exposed
     from transforms.decode import Resize, UndecodableImage, decode_image
     from transforms.fullgrad.diagnosis import account_for_steps
-    from transforms.model import ModelSpec, UnusableModel, fingerprint_of, load_once
+    from transforms.model import ModelSpec, UnusableModel, fingerprint_of, load_once, noise_images
 
     is_file = "." in pathlib.PurePath(args.model).name or "/" in args.model
     path, application = (args.model, None) if is_file else (None, args.model)
@@ -380,9 +382,10 @@ def _inspect(args: argparse.Namespace) -> int:
                 class_names=None,
             )
         )
+        agreement = model.compare()
     except (UnusableModel, ValueError) as error:
         return _refuse(str(error))
-    inspection = inspect_exposed(model.exposed)
+    inspection = inspect_exposed(model.exposed, agreement)
     if args.images:
         pixels = []
         for image in args.images:
@@ -421,7 +424,8 @@ def _inspect(args: argparse.Namespace) -> int:
         if guilty := account_for_steps(model.exposed, images).unaccounted(limit):
             verdict += f"; not accounted for, the worst first: {', '.join(guilty[:10])}"
     _out.print(
-        f"{inspection.name}: {inspection.classes} classes, {inspection.squashing} undone; on {len(images)} {what} the "
-        f"completeness error is at most {checked.error.max():.1e}: {verdict}"
+        f"{inspection.name}: {inspection.classes} classes; FullGrad explains {inspection.explains} "
+        f"({agreement.difference:.1e} from the model's own output); on {len(images)} {what} the completeness error is "
+        f"at most {checked.error.max():.1e}: {verdict}"
     )
     return 0 if holds else 1

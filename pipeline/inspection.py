@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from transforms.fullgrad import Exposed, full_gradients
+from transforms.fullgrad import Agreement, Exposed, full_gradients
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,14 +57,18 @@ class Inspection:
       name: the model's.
       input_shape: height, width, channels; None where open.
       classes: how many.
-      squashing: `softmax` or `sigmoid`, undone or assumed.
+      ends_in: `softmax` or `sigmoid`, which are undone; `logits`; or `probabilities`, which no final softmax makes.
+      explains: what the explained number is, in words.
+      agreement: how far the exposed logits are from the model's own output; None where nobody compared them.
       layers: in the order in which they run.
     """
 
     name: str
     input_shape: tuple[int | None, ...]
     classes: int
-    squashing: str
+    ends_in: str
+    explains: str
+    agreement: Agreement | None
     layers: tuple[LayerReport, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,13 +76,24 @@ class Inspection:
         return dataclasses.asdict(self)
 
 
-def inspect_exposed(exposed: Exposed) -> Inspection:
+# What the explained number is, by what a model ends in.
+EXPLAINS = {
+    "softmax": "the logit before the final softmax",
+    "sigmoid": "the logit before the final sigmoid",
+    "logits": "the logit that the model ends in",
+    "probabilities": "the probability that the model ends in, as no final softmax or sigmoid makes it",
+}
+
+
+def inspect_exposed(exposed: Exposed, agreement: Agreement | None = None) -> Inspection:
     """What `expose` made of a model."""
     return Inspection(
         name=exposed.model.name,
         input_shape=exposed.input_shape,
         classes=exposed.classes,
-        squashing=exposed.squashing,
+        ends_in=exposed.ends_in,
+        explains=EXPLAINS[exposed.ends_in],
+        agreement=agreement,
         layers=tuple(
             LayerReport(
                 step.name,
@@ -100,15 +115,3 @@ def completeness_on(exposed: Exposed, images: np.ndarray) -> Completeness:
     whole = (terms.sum(axis=1) + np.abs(explanation.input_term))[:, None]
     share = np.divide(terms, whole, out=np.zeros_like(terms), where=whole > 0)  # a black image may have no terms
     return Completeness(explanation.completeness_error, share.mean(axis=0), explanation.layers)
-
-
-def noise_images(shape: tuple[int, int, int], count: int = 4, seed: int = 0) -> np.ndarray:
-    """Pixels to check a model on when no images are at hand: uint8 [count, *shape], each at its own coarseness."""
-    generator = np.random.default_rng(seed)
-    height, width, channels = shape
-    images = []
-    for i in range(count):
-        step = 1 << i
-        coarse = generator.integers(0, 256, (-(-height // step), -(-width // step), channels), np.uint8)
-        images.append(coarse.repeat(step, axis=0).repeat(step, axis=1)[:height, :width])
-    return np.stack(images)

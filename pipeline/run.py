@@ -32,6 +32,7 @@ from pipeline.plan import plan_units
 from pipeline.summary import Summary
 from transforms.decode import Resize
 from transforms.explain import ExplainSettings
+from transforms.fullgrad import Agreement
 from transforms.model import LoadedModel, ModelSpec, fingerprint_of, load_once, read_class_names
 from transforms.parts import SCHEMA_VERSION, Output
 from transforms.preprocess import Affine
@@ -57,8 +58,10 @@ class Plan:
       receipts: what the output has already.
       units: what is still to be computed.
       model: loaded here, which showed that it can be.
+      agreement: how far the exposed logits are from the model's own output.
       beam_flags: options for Beam, as on its command line.
-      startup: when everything was `imported`, the `model` loaded, and all `planned`; seconds since the epoch.
+      startup: when everything was `imported`, the `model` loaded and `compared` with what will be explained, and all
+        `planned`; seconds since the epoch.
     """
 
     config: Config
@@ -66,6 +69,7 @@ class Plan:
     receipts: list[Receipt]
     units: list[Unit]
     model: LoadedModel
+    agreement: Agreement
     beam_flags: tuple[str, ...]
     startup: Mapping[str, float]
 
@@ -95,6 +99,8 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         model = load_once(spec)
         startup["model"] = time.time()
         model.check(config.explain.targets, config.explain.method)
+        agreement = model.compare()
+        startup["compared"] = time.time()
         fields = Fields(config.input.fields.image, config.input.fields.id, config.input.fields.label)
         labelled = fields.label != ""
         shards = find_shards(
@@ -140,7 +146,7 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
     counts = [unit.records for unit in units if unit.records is not None]
     settings = dataclasses.replace(settings, unit_images=max(counts, default=None))
     startup["planned"] = time.time()
-    return Plan(config, settings, receipts, units, model, flags, startup)
+    return Plan(config, settings, receipts, units, model, agreement, flags, startup)
 
 
 def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summary:
@@ -227,6 +233,19 @@ def problems_of(summary: Summary, plan: Plan) -> list[str]:
     return problems
 
 
+def warnings_of(summary: Summary, plan: Plan) -> list[str]:
+    """What holds as it was asked for and may not be what was meant, one sentence each; the exit code stays."""
+    config, tolerance = plan.config, plan.model.exposed.tolerance
+    warnings = []
+    if config.explain.biases == "explicit" and summary.completeness and summary.completeness["max"] > tolerance:
+        warnings.append(
+            "the terms do not add up to the logit: explain.biases = explicit leaves out those of activations, and the "
+            f"largest completeness_error is {summary.completeness['max']:.1e}, where {tolerance:g} is complete; "
+            "explain.biases = all has all terms"
+        )
+    return warnings
+
+
 def _model_spec(config: Config) -> ModelSpec:
     model = config.model
     return ModelSpec(
@@ -272,6 +291,11 @@ def _check_output(config: Config, output: Output, spec: ModelSpec) -> None:
         return
     if not isinstance(earlier, dict) or not {"fingerprint", "identity"} <= earlier.keys():
         raise CannotRun(f"output.path: {output.path} has a run.json that no run of fullgrad wrote; choose another")
+    if (version := earlier.get("schema_version")) != SCHEMA_VERSION:
+        raise CannotRun(
+            f"output.path: {output.path} was written with version {version} of the columns, where this version of "
+            f"fullgrad writes version {SCHEMA_VERSION}; choose another output.path, or delete that one"
+        )
     if earlier["fingerprint"] == output.fingerprint:
         return
     now, then = _flat(_identity(config, spec)), _flat(earlier["identity"])
@@ -293,7 +317,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _run_json(plan: Plan) -> dict[str, Any]:
-    inspection: Inspection = inspect_exposed(plan.model.exposed)
+    inspection: Inspection = inspect_exposed(plan.model.exposed, plan.agreement)
     return {
         "schema_version": SCHEMA_VERSION,
         "run": plan.settings.run,

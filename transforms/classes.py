@@ -129,7 +129,9 @@ def class_row(
         "images": statistics.logit.count,
         "labelled": statistics.labelled,
         "correct": statistics.correct,
-        "mean_logit": float(statistics.logit.mean) if statistics.logit.count else None,
+        "mean_logit": float(statistics.logit.mean)
+        if isfinite(statistics.logit.mean) and statistics.logit.count
+        else None,
         "mean_probability": float(statistics.probability.mean) if statistics.probability.count else None,
         "mean_map": mean_map.ravel() if has_maps else None,
         "std_map": statistics.map.std().ravel() if has_maps else None,

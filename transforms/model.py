@@ -11,7 +11,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
@@ -21,6 +21,9 @@ from transforms.decode import Resize
 from transforms.memory import usable_cores
 from transforms.preprocess import Affine, Preprocessing, application_family, preprocessing
 from transforms.targets import Targets
+
+if TYPE_CHECKING:
+    from transforms.fullgrad import Agreement
 
 
 class UnusableModel(ValueError):
@@ -144,6 +147,19 @@ class LoadedModel:
         except CannotExpose as error:
             raise UnusableModel(f"explain.method: {error}") from error
 
+    def compare(self) -> Agreement:
+        """Compares the exposed logits with the model's own output, on an image of noise.
+
+        Raises:
+          UnusableModel: they differ; the sentence names the first layer that does.
+        """
+        from transforms.fullgrad import CannotExpose, agreement
+
+        try:
+            return agreement.check(self.exposed, self.preprocess(noise_images((*self.input_size, self.channels), 1)))
+        except CannotExpose as error:
+            raise UnusableModel(str(error)) from error
+
     @property
     def input_size(self) -> tuple[int, int]:
         """Height and width of the images that are explained."""
@@ -172,6 +188,18 @@ class LoadedModel:
         if label is not None and label >= self.exposed.classes:
             raise ValueError(f"the label {label} is beyond the model's {self.exposed.classes} classes")
         return label
+
+
+def noise_images(shape: tuple[int, int, int], count: int = 4, seed: int = 0) -> np.ndarray:
+    """Pixels to check a model on when no images are at hand: uint8 [count, *shape], each at its own coarseness."""
+    generator = np.random.default_rng(seed)
+    height, width, channels = shape
+    images = []
+    for i in range(count):
+        step = 1 << i
+        coarse = generator.integers(0, 256, (-(-height // step), -(-width // step), channels), np.uint8)
+        images.append(coarse.repeat(step, axis=0).repeat(step, axis=1)[:height, :width])
+    return np.stack(images)
 
 
 _loaded: dict[ModelSpec, LoadedModel] = {}

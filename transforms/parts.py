@@ -25,7 +25,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.statistics import FIGURES, ClassStatistics, Moments, Ranking, Sample
 from transforms.unit import Receipt, Unit
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 _FLOATS = pa.list_(pa.float32())
 _DOUBLES = pa.list_(pa.float64())
 _STRINGS = pa.list_(pa.string())
@@ -51,6 +51,8 @@ MAPS = pa.schema(
         ("target_rank", pa.int32()),
         ("logit", pa.float32()),
         ("probability", pa.float32()),
+        ("explained", pa.float32()),
+        ("contrast_class", pa.int32()),
         ("input_term", pa.float32()),
         ("bias_term", pa.float32()),
         ("unlocated_term", pa.float32()),

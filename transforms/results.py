@@ -83,6 +83,7 @@ def _statistics_rows(
 ) -> MapRows:
     targets = explanation.targets.astype(np.int64)
     each = np.arange(len(targets))
+    scores = explanation.logits[each, targets]
     return MapRows(
         targets=targets,
         labels=np.asarray([-1 if s.label is None else s.label for s in sources], np.int64),
@@ -92,7 +93,7 @@ def _statistics_rows(
         keys=np.asarray(
             [sample_key(unit.shard.path, s.record.index, t) for s, t in zip(sources, targets, strict=True)], np.uint64
         ),
-        logits=explanation.logits[each, targets],
+        logits=np.full_like(scores, np.nan) if model.exposed.ends_in == "probabilities" else scores,
         probabilities=model.exposed.probabilities(explanation.logits)[each, targets],
         completeness=explanation.completeness_error,
         maps=explanation.maps,
@@ -125,9 +126,11 @@ def _map_rows(
         "correct": [None if label is None else label == p for label, p in zip(labels, predicted, strict=True)],
         "target": targets,
         "target_name": [model.name_of(t) for t in targets],
-        "target_rank": (explanation.logits > rows.logits[:, None]).sum(axis=1),
-        "logit": rows.logits,
+        "target_rank": (explanation.logits > explanation.logits[np.arange(count), targets][:, None]).sum(axis=1),
+        "logit": _null_for_nan(rows.logits),
         "probability": rows.probabilities,
+        "explained": explanation.explained,
+        "contrast_class": _null_for_none(explanation.contrast_class),
         **{
             name: _null_for_nan(getattr(explanation, name))
             for name in ("input_term", "bias_term", "unlocated_term", "completeness_error")
@@ -157,6 +160,11 @@ def _map_rows(
 def _null_for_nan(values: np.ndarray) -> pa.Array:
     """NaN, as where a map has no mass or a method no terms, becomes null: SQL would sort it as the largest number."""
     return pa.array(values, pa.float32(), mask=np.isnan(values))
+
+
+def _null_for_none(classes: np.ndarray) -> pa.Array:
+    """−1, which stands for no class, becomes null."""
+    return pa.array(classes, pa.int32(), mask=classes < 0)
 
 
 def errors_table(failures: Sequence[Failure], unit: Unit) -> pa.Table:

@@ -183,7 +183,7 @@ class MapRows:
       first: bool [N], whether the row is its image's first, so that images are counted once.
       image_ids: N strings.
       keys: uint64 [N] from `sample_key`.
-      logits, probabilities: float32 [N], of the target.
+      logits, probabilities: float32 [N], of the target; logits are NaN where the model has none.
       completeness: float32 [N], the completeness error; NaN where the method has none.
       maps: float32 [N, H, W], not yet of unit mass.
       coarse: float32 [N, COARSE, COARSE], of the maps at unit mass.
@@ -316,7 +316,7 @@ class ClassStatistics:
       figures: [len(FIGURES)], of the rows whose map has mass.
       sample: columns are `FIGURES` and the completeness error.
       largest_error: the largest completeness error; 0 where no row has one.
-      by_logit: the images with the highest and lowest logits.
+      by_logit: the images with the highest and lowest logits, or probabilities where there are no logits.
     """
 
     labelled: int
@@ -440,7 +440,8 @@ class PartialStatistics:
             statistics.largest_error = float(
                 np.fmax.reduce(rows.completeness[chosen], initial=statistics.largest_error)
             )
-            statistics.by_logit.merge(Ranking.of(rows.logits[chosen], rows.image_ids[chosen].tolist()))
+            scores = np.where(np.isnan(rows.logits), rows.probabilities, rows.logits)[chosen]
+            statistics.by_logit.merge(Ranking.of(scores, rows.image_ids[chosen].tolist()))
         labelled = rows.first & (rows.labels >= 0)
         labels, correct = rows.labels[labelled], rows.labels[labelled] == rows.predicted[labelled]
         if len(labels):

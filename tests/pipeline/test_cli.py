@@ -348,7 +348,8 @@ def test_inspect_says_of_every_layer_what_it_adds(tmp_path: pathlib.Path, capsys
         assert type(layer).__name__ in line
         assert ("effective bias β − γ·μ/√(σ² + ε)" in line) == isinstance(layer, keras.layers.BatchNormalization)
         assert re.search(r" bias +\d+\.\d+%$", line.rstrip()) or not getattr(layer, "use_bias", False)
-    assert "3 classes, softmax undone; on 4 images of noise the completeness error is at most" in captured.out
+    assert "3 classes; FullGrad explains the logit before the final softmax (" in captured.out
+    assert "on 4 images of noise the completeness error is at most" in captured.out
     assert captured.out.rstrip().endswith(": complete")
     assert captured.err == ""
 

@@ -74,7 +74,7 @@ def test_a_run_writes_a_row_an_image_and_a_row_a_class(dataset: dict[str, Any]) 
     for path, schema in ((output.file("classes.parquet"), CLASSES), (_part(output), MAPS)):
         stored = pq.read_schema(path)
         assert stored.names == schema.names
-        assert stored.metadata[b"fullgrad.schema_version"] == b"1"
+        assert stored.metadata[b"fullgrad.schema_version"] == b"2"
         assert len(stored.metadata[b"fullgrad.fingerprint"]) == 16
 
 

@@ -1,5 +1,6 @@
 """FullGrad, the exact decomposition of a classifier's logit, and its siblings. Knows nothing of Beam or files."""
 
+from transforms.fullgrad.agreement import Agreement, Disagreement
 from transforms.fullgrad.explanation import Explanation, Options
 from transforms.fullgrad.expose import Exposed, expose
 from transforms.fullgrad.flatten import CannotExpose
@@ -7,7 +8,9 @@ from transforms.fullgrad.method import explain, explain_batch, full_gradients, p
 from transforms.fullgrad.siblings import check_method
 
 __all__ = [
+    "Agreement",
     "CannotExpose",
+    "Disagreement",
     "Explanation",
     "Exposed",
     "Options",

@@ -61,6 +61,8 @@ class Explanation:
     Attributes:
       logits: float32 [N, K], before any softmax or sigmoid.
       targets: int32 [N], the explained class of each image.
+      explained: float32 [N], f: the target's logit, or with `contrast="runner_up"` that less the largest other one.
+      contrast_class: int32 [N], the class of that largest other logit; −1 without contrast.
       maps: float32 [N, H, W].
       input_term: float32 [N], ⟨∇ₓf, x⟩.
       bias_term: float32 [N], the sum of all layers' terms.
@@ -72,6 +74,8 @@ class Explanation:
 
     logits: np.ndarray
     targets: np.ndarray
+    explained: np.ndarray
+    contrast_class: np.ndarray
     maps: np.ndarray
     input_term: np.ndarray
     bias_term: np.ndarray
@@ -104,6 +108,26 @@ def objective(logits: Tensor, targets: Tensor, contrast: str) -> Tensor:
     if contrast == "runner_up":
         f = f - ops.max(ops.where(chosen > 0, -math.inf, logits), axis=-1)
     return f
+
+
+def explained_numbers(logits: np.ndarray, targets: np.ndarray, contrast: str) -> tuple[np.ndarray, np.ndarray]:
+    """f as `objective` has it, and the class that the target is contrasted with.
+
+    Args:
+      logits: float32 [N, K].
+      targets: int32 [N].
+
+    Returns:
+      float32 [N] and int32 [N]; the class is −1 without contrast.
+    """
+    each = np.arange(len(logits))
+    f = logits[each, targets]
+    if contrast != "runner_up":
+        return f, np.full(len(logits), -1, np.int32)
+    others = logits.copy()
+    others[each, targets] = -np.inf
+    classes = others.argmax(axis=1)
+    return f - others[each, classes], classes.astype(np.int32)
 
 
 def resolve(targets: Tensor, logits: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import ops
 
 from transforms.fullgrad import terms
@@ -19,6 +20,8 @@ from transforms.fullgrad.places import Place, places
 
 _TOLERANCES = {"float16": 5e-3, "bfloat16": 3e-2}
 
+EndsIn = Literal["softmax", "sigmoid", "logits", "probabilities"]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Exposed:
@@ -29,19 +32,43 @@ class Exposed:
       program: its steps, from the image to the explained output.
       rules: how each step of the program is treated.
       places: where in the image the values of the program lie.
-      squashing: `softmax` or `sigmoid`, as undone at the end; for a model that ends in logits, what fits their number.
+      ends_in: what the model's output is. `softmax` and `sigmoid` are undone, so that the logits before them are
+        explained. `logits` are explained as they are. So are `probabilities` that no final softmax makes, as an average
+        of several softmaxes: there are no logits then, and what is called so here are those probabilities, or of a
+        single output how far its probability lies above one half.
       classes: number of classes K. A single output is the logit z of class 1 against class 0, and counts as two
         classes with the logits −z and z.
       compiled: functions that `full_gradients` compiled for this model, by their options.
+      agreements: how far the logits of the first explained images were from the model's own; empty before.
     """
 
     model: keras.Model
     program: Program
     rules: tuple[terms.Rule, ...]
     places: Mapping[Value, Place]
-    squashing: str
+    ends_in: EndsIn
     classes: int
     compiled: dict[Any, Callable[..., Any]] = dataclasses.field(default_factory=dict, repr=False)
+    agreements: list[Any] = dataclasses.field(default_factory=list, repr=False)
+
+    @property
+    def squashing(self) -> Literal["softmax", "sigmoid", "none"]:
+        """What makes probabilities of the logits; of those that a model ends in, what fits their number."""
+        if self.ends_in == "probabilities":
+            return "none"
+        if self.ends_in == "logits":
+            return "sigmoid" if self.single_output else "softmax"
+        return self.ends_in
+
+    @property
+    def single_output(self) -> bool:
+        """Whether the model has one number for an image, which says class 1 or class 0."""
+        return self.program.output.shape[-1] == 1
+
+    @property
+    def offset(self) -> float:
+        """What is added to the model's output before it is explained."""
+        return -0.5 if self.single_output and self.ends_in == "probabilities" else 0.0
 
     @property
     def tolerance(self) -> float:
@@ -92,6 +119,8 @@ class Exposed:
 
     def probabilities(self, logits: Any) -> Any:
         """What the model's own softmax or sigmoid makes of logits [N, K], as a NumPy array [N, K]."""
+        if self.squashing == "none":
+            return ops.convert_to_numpy(logits) - self.offset
         squash = ops.sigmoid if self.squashing == "sigmoid" else ops.softmax
         return ops.convert_to_numpy(squash(logits))
 
@@ -119,28 +148,84 @@ def expose(model: keras.Model, output: int | str | None = None) -> Exposed:
             "needed; model.output chooses another output"
         )
     undone = _squashing_step(program)
+    ends_in = _ends_in(model, program, undone)
+    if ends_in == "probabilities" and shape[-1] == 1:
+        program = _less_one_half(program)
     rules = tuple(
         terms.rule_without_squashing(step) if step is undone else terms.rule_for(step) for step in program.steps
     )
     classes = int(shape[-1] or 0)
-    squashing = terms.squashing(undone) if undone else None
     return Exposed(
         model=model,
         program=program,
         rules=rules,
         places=places(program),
-        squashing=squashing or ("sigmoid" if classes == 1 else "softmax"),
+        ends_in=ends_in,
         classes=2 if classes == 1 else classes,
     )
 
 
+def own_output(exposed: Exposed, images: np.ndarray) -> np.ndarray:
+    """The model's own output for images float32 [N, H, W, C], as its call() makes it: float32 [N, K], K may be 1."""
+    return _output_of(exposed.model, exposed.program.output_index, images)
+
+
+def _output_of(model: keras.Model, index: int, images: np.ndarray) -> np.ndarray:
+    output = keras.tree.flatten(model(ops.convert_to_tensor(images), training=False))[index]
+    return np.asarray(ops.convert_to_numpy(ops.cast(output, "float32"))).reshape(len(images), -1)
+
+
+def _ends_in(model: keras.Model, program: Program, undone: Step | None) -> EndsIn:
+    if undone is not None:
+        return "softmax" if terms.squashing(undone) == "softmax" else "sigmoid"
+    if _has_negative_weights(_last_step(program)):  # the usual head, which makes numbers of any size
+        return "logits"
+    return "probabilities" if _are_probabilities(model, program) else "logits"
+
+
+def _has_negative_weights(step: Step | None) -> bool:
+    kernel = getattr(step.operation, "kernel", None) if step is not None and terms.ends_linearly(step) else None
+    return kernel is not None and bool(ops.any(ops.less(kernel, 0)))
+
+
+def _are_probabilities(model: keras.Model, program: Program) -> bool:
+    """Whether the output behaves like probabilities on images of noise in the scales that models take.
+
+    They are not negative and at most 1, for pixels around 0, up to 1, up to 255 and far beyond. Of several classes they
+    either sum to one or are probabilities of each class alone.
+    """
+    count, height, width, channels = program.input.shape
+    generator = np.random.default_rng(0)
+    shape = (height or 96, width or 96, channels)
+    scales = (("normal", 1.0), ("uniform", 1.0), ("uniform", 255.0), ("normal", 1000.0))
+    images = np.stack([scale * getattr(generator, kind)(size=shape) for kind, scale in scales]).astype(np.float32)
+    try:
+        found = [_output_of(model, program.output_index, images[i : i + 1].repeat(count or 1, 0)) for i in range(4)]
+    except Exception:  # a user's call(), on a size that it does not take: then images will tell
+        return False
+    values = np.concatenate(found)
+    rounding = 1e-5 if "float32" in program.output.dtype else 1e-2
+    return bool(np.isfinite(values).all() and values.min() >= -rounding and values.max() <= 1 + rounding)
+
+
+def _less_one_half(program: Program) -> Program:
+    """A program whose output is a single probability, with one half taken away: it is positive for class 1."""
+    output = program.output
+    symbol = ops.subtract(keras.KerasTensor(output.shape, output.dtype), 0.5)
+    less = Value(output.shape, output.dtype)
+    step = Step("less one half", symbol._keras_history.operation, (output, 0.5), {}, (less,))
+    return dataclasses.replace(program, steps=(*program.steps, step), output=less)
+
+
+def _last_step(program: Program) -> Step | None:
+    """What makes the output, before steps that only reshape it."""
+    value = program.output
+    while (step := program.producer(value)) is not None and terms.only_moves(step) and len(step.inputs) == 1:
+        value = step.inputs[0]
+    return step
+
+
 def _squashing_step(program: Program) -> Step | None:
     """The softmax or sigmoid that the program ends in, behind steps that only reshape."""
-    value = program.output
-    while (step := program.producer(value)) is not None:
-        if terms.squashing(step):
-            return step
-        if not terms.only_moves(step) or len(step.inputs) != 1:
-            return None
-        value = step.inputs[0]
-    return None
+    step = _last_step(program)
+    return step if step is not None and terms.squashing(step) else None

@@ -30,7 +30,7 @@ class Step:
     Attributes:
       name: path of the layer, `backbone/conv1`; further calls of a shared layer are `conv1 (call 2)`.
       operation: what is called.
-      args, kwargs: its arguments, with `Value`s in the place of tensors.
+      args, kwargs: its arguments, with `Value`s in the place of tensors; `training` is among them where it is taken.
       outputs: the values it makes, in the order in which `keras.tree.flatten` gives them.
     """
 
@@ -48,27 +48,36 @@ class Step:
     def kind(self) -> str:
         return type(self.operation).__name__
 
-    def call(self, values: Mapping[Value, Any]) -> Any:
-        """Calls the operation in inference mode on the tensors that stand for its values."""
-        args, kwargs = self.arguments(values)
-        return self.operation(*args, **kwargs)
+    @property
+    def trains(self) -> bool:
+        """Whether the layer is called in training mode, as by a user's layer that says `training=True` inside."""
+        return bool(self.kwargs.get("training"))
 
-    def arguments(self, values: Mapping[Value, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def call(self, values: Mapping[Value, Any]) -> Any:
+        """Calls the operation on the tensors that stand for its values."""
         args, kwargs = tree.map_structure(
             lambda leaf: values[leaf] if isinstance(leaf, Value) else leaf, (self.args, dict(self.kwargs))
         )
-        if _takes_training(self.operation):
-            kwargs["training"] = False
-        return args, kwargs
+        return self.operation(*args, **kwargs)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """The steps from a model's image to one of its outputs, in an order in which they can run; no other steps."""
+    """The steps from a model's image to one of its outputs, in an order in which they can run; no other steps.
+
+    Attributes:
+      input, output: the image and the output.
+      steps: all of them.
+      output_index: which of the model's outputs it is, in the order in which `keras.tree.flatten` gives them.
+      opened: the calls of models and users' layers that were replaced by steps, inner ones before outer ones. What the
+        steps make must be what such a call makes.
+    """
 
     input: Value
     steps: tuple[Step, ...]
     output: Value
+    output_index: int = 0
+    opened: tuple[Step, ...] = ()
 
     def consumers(self) -> dict[Value, list[Step]]:
         found: dict[Value, list[Step]] = {}
@@ -103,9 +112,12 @@ def flatten(model: keras.Model, output: int | str | None = None) -> Program:
             f"model {model.name!r} must have one image input [N, H, W, C], but has {len(graph.inputs)}: {shapes}"
         )
     source = _value_of(graph.inputs[0])
-    steps: list[Step] = []
-    outputs = _expand(graph, [source], "", steps, {})
-    return Program(source, *_needed(steps, outputs[_output_index(model, graph, output)]))
+    opening = _Opening()
+    outputs = opening.expand(graph, [source], "", training=False, stated_wins=_is_traced(model))
+    index = _output_index(model, graph, output)
+    steps, known = _needed(opening.steps, source, outputs[index])
+    opened = tuple(call for call in opening.opened if known.issuperset((*call.inputs, *call.outputs)))
+    return Program(source, steps, outputs[index], index, opened)
 
 
 def _output_index(model: keras.Model, graph: keras.Function, output: int | str | None) -> int:
@@ -122,76 +134,176 @@ def _output_index(model: keras.Model, graph: keras.Function, output: int | str |
     raise CannotExpose(f"model {model.name!r} has no output {output!r}; it has {', '.join(names)}")
 
 
-def _expand(
-    graph: keras.Function, inputs: Sequence[Value], prefix: str, steps: list[Step], calls: dict[int, int]
-) -> list[Value]:
-    """Appends the steps of `graph`, called on `inputs`, and returns its outputs."""
-    values: dict[int, Value] = {id(tensor): value for tensor, value in zip(graph.inputs, inputs, strict=True)}
-    # The nodes of a graph are no public API of Keras, but the only place that has the arguments of every call, those
-    # of shared layers included; they have been the same since 3.0.
-    by_depth = graph._nodes_by_depth
-    for node in (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]):
-        operation = node.operation
-        if node.is_input or operation is None:
-            continue
-        args, kwargs = node.arguments.fill_in(values)
-        inner = _graph_of(operation) if _opens(operation) else None
-        if inner is not None:
-            inside = [leaf for leaf in tree.flatten(args[:1] or kwargs) if isinstance(leaf, Value)]
-            made = _expand(inner, inside, f"{prefix}{operation.name}/", steps, calls)
-        else:
-            calls[id(operation)] = call = calls.get(id(operation), 0) + 1
-            made = [_value_of(tensor) for tensor in node.outputs]
-            name = f"{prefix}{operation.name}" + (f" (call {call})" if call > 1 else "")
-            steps.append(Step(name, operation, args, kwargs, tuple(made)))
-        values.update((id(tensor), value) for tensor, value in zip(node.outputs, made, strict=True))
-    return [values[id(tensor)] for tensor in graph.outputs]
+class _Opening:
+    """Models being opened up: the steps so far, and the calls that they replace."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.opened: list[Step] = []
+        self._calls: dict[int, int] = {}
+
+    def expand(
+        self, graph: keras.Function, inputs: Sequence[Value], prefix: str, *, training: bool, stated_wins: bool
+    ) -> list[Value]:
+        """Appends the steps of `graph`, called on `inputs`, and returns its outputs.
+
+        Args:
+          training: the mode that the graph is called in.
+          stated_wins: whether a call inside that states `training` keeps it, as where a user's call() was traced; a
+            Functional model passes its own on to all that is in it.
+        """
+        values: dict[int, Value] = {id(tensor): value for tensor, value in zip(graph.inputs, inputs, strict=True)}
+        # The nodes of a graph are no public API of Keras, but the only place that has the arguments of every call,
+        # those of shared layers included; they have been the same since 3.0.
+        by_depth = graph._nodes_by_depth
+        for node in (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]):
+            operation = node.operation
+            if node.is_input or operation is None:
+                continue
+            args, kwargs = node.arguments.fill_in(values)
+            mode = training
+            if _takes_training(operation):
+                stated = kwargs.get("training")
+                mode = bool(stated) if stated_wins and stated is not None else training
+                kwargs = {**kwargs, "training": mode}
+            made = self._call(operation, args, kwargs, node.outputs, prefix, mode)
+            values.update((id(tensor), value) for tensor, value in zip(node.outputs, made, strict=True))
+        return [values[id(tensor)] for tensor in graph.outputs]
+
+    def _call(
+        self,
+        operation: keras.Operation,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        outputs: Sequence[keras.KerasTensor],
+        prefix: str,
+        training: bool,
+    ) -> list[Value]:
+        """Appends one call, opened up where that can be, and returns what it makes."""
+        self._calls[id(operation)] = call = self._calls.get(id(operation), 0) + 1
+        name = f"{prefix}{operation.name}" + (f" (call {call})" if call > 1 else "")
+        inner = _graph_of_call(operation, args, kwargs) if _opens(operation) else None
+        if inner is None or [tuple(y.shape) for y in inner[0].outputs] != [tuple(y.shape) for y in outputs]:
+            made = [_value_of(tensor) for tensor in outputs]
+            self.steps.append(Step(name, operation, args, kwargs, tuple(made)))
+            return made
+        graph, inside = inner
+        inside_prefix = f"{prefix}{operation.name}/"
+        made = self.expand(graph, inside, inside_prefix, training=training, stated_wins=_is_traced(operation))
+        self.opened.append(Step(name, operation, args, kwargs, tuple(made)))
+        return made
 
 
-def _needed(steps: Sequence[Step], output: Value) -> tuple[tuple[Step, ...], Value]:
-    """Leaves out what the output does not depend on."""
+def _needed(steps: Sequence[Step], source: Value, output: Value) -> tuple[tuple[Step, ...], set[Value]]:
+    """Leaves out what the output does not depend on; returns the steps that are left, and all their values."""
     wanted = {output}
     kept: list[Step] = []
     for step in reversed(steps):
         if wanted.intersection(step.outputs):
             kept.append(step)
             wanted.update(step.inputs)
-    return tuple(reversed(kept)), output
+    made = {value for step in kept for value in step.outputs}
+    return tuple(reversed(kept)), {source, *made}
 
 
 def _opens(operation: keras.Operation) -> bool:
     """Whether a call is replaced by what happens inside: models always, and layers that are not Keras' own, or that
-    its applications made for themselves."""
+    its applications made for themselves; but none that does something around its call()."""
     module = type(operation).__module__
+    if not type(operation).__call__.__module__.startswith("keras."):
+        return False
     return isinstance(operation, keras.Model | keras.Function) or (
         isinstance(operation, keras.Layer)
         and (not module.startswith("keras.") or module.startswith("keras.src.applications."))
     )
 
 
-def _graph_of(operation: keras.Operation) -> keras.Function | None:
-    """The graph of a model or layer, or None where it cannot be had and the layer stays one step."""
-    if isinstance(operation, keras.Function):  # Functional models are Functions
-        return operation
-    if isinstance(operation, keras.Sequential) and getattr(operation, "_functional", None) is not None:
-        return operation._functional
+def _is_traced(operation: keras.Operation) -> bool:
+    """Whether a model or layer has a call() that a user wrote, not Keras' own for a graph of layers."""
+    own = type(operation).call.__module__.startswith("keras.")
+    return not (own and isinstance(operation, keras.Function | keras.Sequential))
+
+
+def _graph_of(model: keras.Model) -> keras.Function | None:
+    """The graph of a model that is called on an image alone; None where it cannot be had."""
+    if not _is_traced(model):
+        return _own_graph(model)
+    if not isinstance(model, keras.Layer) or not model.built:
+        return None
+    try:
+        symbols = _symbolic_inputs(model)
+        return _trace(model, symbols, (symbols,), {"training": False} if _takes_training(model) else {})
+    except Exception:  # whatever a user's call() raises on symbols
+        return None
+
+
+def _graph_of_call(
+    operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[keras.Function, list[Value]] | None:
+    """The graph of one call, and what it is called on, in the order of the graph's inputs.
+
+    None where it cannot be had: the call then stays one step, for the general rule.
+    """
+    if not _is_traced(operation):
+        graph = _own_graph(operation)
+        given = args[0] if args else kwargs.get("inputs")
+        if graph is None or not _is_called_as_built(graph, given):
+            return None
+        return graph, tree.flatten(given)
     if not isinstance(operation, keras.Layer) or not operation.built:
         return None
-    # call() on symbolic tensors records layers and keras.ops, where __call__() would record one opaque node.
+    symbols: dict[Value, keras.KerasTensor] = {}
+
+    def symbol(leaf: Any) -> Any:
+        return symbols.setdefault(leaf, keras.KerasTensor(leaf.shape, leaf.dtype)) if isinstance(leaf, Value) else leaf
+
+    called = tree.map_structure(symbol, (args, kwargs))
     try:
-        symbols = tree.map_structure(
-            lambda symbol: keras.KerasTensor(symbol.shape, symbol.dtype), _symbolic_inputs(operation)
-        )
-        kwargs = {"training": False} if _takes_training(operation) else {}
-        return keras.Function(symbols, operation.call(symbols, **kwargs))
-    except Exception:  # whatever a user's call() raises on symbols: the layer is then taken whole, by the general rule
+        graph = _trace(operation, list(symbols.values()), *called)
+    except Exception:  # whatever a user's call() raises on symbols
         return None
+    return graph, list(symbols)
+
+
+def _own_graph(model: keras.Operation) -> keras.Function | None:
+    """The graph that a Functional or Sequential model was built from."""
+    return model if isinstance(model, keras.Function) else getattr(model, "_functional", None)
+
+
+def _is_called_as_built(graph: keras.Function, given: Any) -> bool:
+    """Whether the tensors of a call are those of a graph one by one, without Keras having to match or reshape them."""
+    flat = tree.flatten(given)
+    if len(flat) != len(graph.inputs) or not all(isinstance(each, Value) for each in flat):
+        return False
+    if len(flat) > 1:
+        try:
+            tree.assert_same_structure(tree.lists_to_tuples(given), tree.lists_to_tuples(graph._inputs_struct))
+        except (TypeError, ValueError):
+            return False
+    return all(len(each.shape) == len(symbol.shape) for each, symbol in zip(flat, graph.inputs, strict=True))
+
+
+def _trace(layer: keras.Layer, inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> keras.Function:
+    """What a layer's call() does to symbolic tensors: layers and keras.ops, where __call__() would record one node."""
+    # As __call__ does: what is computed in half precision is cast to it first.
+    args, kwargs = tree.map_structure(lambda leaf: _autocast(layer, leaf), (args, kwargs))
+    return keras.Function(inputs, layer.call(*args, **kwargs))
+
+
+def _autocast(layer: keras.Layer, leaf: Any) -> Any:
+    if not isinstance(leaf, keras.KerasTensor) or not layer.autocast or "float" not in leaf.dtype:
+        return leaf
+    wanted = layer.compute_dtype
+    return keras.ops.cast(leaf, wanted) if "float" in wanted and leaf.dtype != wanted else leaf
 
 
 def _symbolic_inputs(layer: keras.Layer) -> Any:
     """The shapes a layer was built for, as symbolic tensors."""
-    if layer._inbound_nodes:
-        return layer._inbound_nodes[0].arguments.args[0]
+    given = layer._inputs_struct if isinstance(layer, keras.Function) else None
+    if given is None and layer._inbound_nodes:
+        given = layer._inbound_nodes[0].arguments.args[0]
+    if given is not None:
+        return tree.map_structure(lambda symbol: keras.KerasTensor(symbol.shape, symbol.dtype), given)
     shapes = layer.get_build_config()
     shape = shapes.get("input_shape") if shapes else None
     if shape is None:

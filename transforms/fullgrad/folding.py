@@ -57,6 +57,7 @@ def _fits(convolution: Step, norm: Step) -> bool:
         type(layer) in _CALLS
         and type(following) is layers.BatchNormalization
         and layer.activation is keras.activations.linear
+        and not norm.trains
         and following.axis in (-1, len(convolution.outputs[0].shape) - 1)
         and layer.compute_dtype == following.compute_dtype == layer.variable_dtype == "float32"
     )

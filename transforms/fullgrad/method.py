@@ -12,9 +12,9 @@ from typing import Any, cast
 import numpy as np
 from keras import ops
 
-from transforms.fullgrad import autodiff, maps, operations
+from transforms.fullgrad import agreement, autodiff, maps, operations
 from transforms.fullgrad.autodiff import Tensor
-from transforms.fullgrad.explanation import Explanation, Options, objective, resolve
+from transforms.fullgrad.explanation import Explanation, Options, explained_numbers, objective, resolve
 from transforms.fullgrad.expose import Exposed
 from transforms.fullgrad.located import Condensed, Contribution, Located, Product, Read, together, total
 from transforms.fullgrad.operations import Reading
@@ -143,7 +143,7 @@ def explain_batch(
     `targets` are int32 [n] as in `full_gradients`, already checked.
 
     Raises:
-      CannotExpose: the model does not have what the method needs.
+      CannotExpose: the model does not have what the method needs, or the logits of its first batch are not its own.
     """
     count = len(images)
     if count < batch_size:
@@ -156,7 +156,9 @@ def explain_batch(
         compiled = exposed.compiled.setdefault(options, _compile(exposed, options))
     outputs, layers = compiled(images, targets)
     arrays = {name: np.asarray(ops.convert_to_numpy(value))[:count] for name, value in outputs.items()}
-    return Explanation(**arrays, layers=layers)
+    explained, contrast_class = explained_numbers(arrays["logits"], arrays["targets"], options.contrast)
+    agreement.check_once(exposed, images, arrays["logits"][:1])
+    return Explanation(**arrays, explained=explained, contrast_class=contrast_class, layers=layers)
 
 
 def _compile(exposed: Exposed, options: Options) -> Compiled:

@@ -294,8 +294,9 @@ def rule_for(step: Step) -> Rule:
         raise CannotExpose(
             f"layer {step.name!r} has data_format 'channels_first'; only 'channels_last' models can be explained"
         )
-    if not type(operation).__module__.startswith("keras."):
-        # A user's layer that could not be opened up. It may be derived from one of Keras' and do something else.
+    if not type(operation).__module__.startswith("keras.") or step.trains:
+        # A user's layer that could not be opened up: it may be derived from one of Keras' and do something else. Or a
+        # layer in training mode, as a BatchNorm that goes by the batch's own statistics.
         return _GENERAL
     if isinstance(operation, _BIASED):
         return _biased_rule(operation, operation.activation)
@@ -491,6 +492,11 @@ def rule_without_squashing(step: Step) -> Rule:
     if isinstance(step.operation, _BIASED):
         return _biased_rule(step.operation, None)
     return Rule("", lambda run, step, values: values[step.inputs[0]])
+
+
+def ends_linearly(step: Step) -> bool:
+    """Whether a step is a layer with weights and without an activation."""
+    return isinstance(step.operation, _BIASED) and step.operation.activation in (None, keras.activations.linear)
 
 
 def only_moves(step: Step) -> bool:
