@@ -97,7 +97,7 @@ def _shared(x: Any) -> Any:
 
 
 def _nested(x: Any) -> Any:
-    first, second = keras.Input(x.shape[1:], name="first"), keras.Input(x.shape[1:], name="second")
+    first, second = keras.Input(x.shape[1:], name="b"), keras.Input(x.shape[1:], name="a")
     inner = keras.Model({"b": first, "a": second}, Skip()(layers.ReLU()(first), skip=Scale()(second, by=2.0)))
     return inner({"b": x, "a": layers.Conv2D(6, 1)(x)})
 

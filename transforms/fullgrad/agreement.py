@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -42,10 +42,8 @@ class Disagreement(CannotExpose):
 # bits, as in half precision and in the matrix products of GPUs (TensorFloat-32), the account's own limit has room.
 _MARGIN, _COARSE_MARGIN, _COARSE = 10.0, 2.0, 5e-3
 
-_lock = threading.Lock()
 
-
-def compare(exposed: Exposed, images: np.ndarray, logits: np.ndarray) -> Agreement:
+def compare(exposed: Exposed, images: np.ndarray, logits: np.ndarray, own: np.ndarray | None = None) -> Agreement:
     """Compares logits with what the model makes of the same images.
 
     Where a softmax or sigmoid was undone, the model's probabilities are turned back into logits, so that a difference
@@ -54,11 +52,12 @@ def compare(exposed: Exposed, images: np.ndarray, logits: np.ndarray) -> Agreeme
     Args:
       images: float32 [N, H, W, C], preprocessed as the model takes them.
       logits: float32 [N, K], those of the exposed model.
+      own: the model's own output, from `own_output`, where it is at hand.
     """
+    own = own_output(exposed, images) if own is None else own
     tolerance = max(exposed.tolerance, _COARSE) if autodiff.has_accelerator() else exposed.tolerance
     coarse = tolerance >= _COARSE
     limit = (_COARSE_MARGIN if coarse else _MARGIN) * tolerance
-    own = own_output(exposed, images)
     here, there = np.isfinite(own).all(axis=1), np.isfinite(logits).all(axis=1)
     # What overflows tells nothing; in half precision, one way to compute may do so and the other not.
     if not coarse and (here != there).any():
@@ -68,8 +67,10 @@ def compare(exposed: Exposed, images: np.ndarray, logits: np.ndarray) -> Agreeme
 
 
 def _compare_uncompiled(exposed: Exposed, images: np.ndarray) -> Agreement:
-    logits, _ = exposed.folded.run(ops.convert_to_tensor(images), _untapped)
-    return compare(exposed, images, ops.convert_to_numpy(logits))
+    with ThreadPoolExecutor(1) as beside:
+        own = beside.submit(own_output, exposed, images)
+        logits, _ = exposed.folded.run(ops.convert_to_tensor(images), _untapped)
+        return compare(exposed, images, ops.convert_to_numpy(logits), own.result())
 
 
 def check(exposed: Exposed, images: np.ndarray) -> Agreement:
@@ -84,27 +85,36 @@ def check(exposed: Exposed, images: np.ndarray) -> Agreement:
     return agreement
 
 
-def check_once(exposed: Exposed, images: np.ndarray, logits: np.ndarray) -> None:
-    """Compares the first logits that an exposed model explains; after that it does nothing.
+class FirstBatch:
+    """Compares the first image that an exposed model explains.
 
-    Args:
-      images: float32 [N, H, W, C], those of a batch, of which the first ones are compared.
-      logits: float32 [n, K], those of the first n of them; where n is 0, nothing is compared.
-
-    Raises:
-      Disagreement: the logits differ by more than rounding explains.
+    The model's own output for it is computed beside the batch, which is compiled meanwhile: a run hardly waits for it.
     """
-    if exposed.agreements or not len(logits) or not np.isfinite(logits).all():  # each image has its own check of that
-        return
-    with _lock:
-        if exposed.agreements:
+
+    def __init__(self, exposed: Exposed, images: np.ndarray):
+        """`images` are those of the batch, float32 [N, H, W, C]."""
+        self._exposed = exposed
+        self._images = images
+        beside = ThreadPoolExecutor(1, thread_name_prefix="own-output")
+        self._own = beside.submit(own_output, exposed, images[:1])
+        beside.shutdown(wait=False)
+
+    def check(self, logits: np.ndarray) -> None:
+        """Compares the batch's logits float32 [n, K]; where n is 0, nothing.
+
+        Raises:
+          Disagreement: the logits differ by more than rounding explains.
+        """
+        exposed, image, logits = self._exposed, self._images[:1], logits[:1]
+        own = self._own.result()
+        if not len(logits) or not np.isfinite(logits).all():  # which is said of each image
             return
-        agreement = compare(exposed, images[: len(logits)], logits)
+        agreement = compare(exposed, image, logits, own)
         if not agreement.holds and agreement.limit >= _COARSE:
             # In few bits a compiled graph, which rounds elsewhere, may be far from the same network uncompiled.
-            agreement = _compare_uncompiled(exposed, images[: len(logits)])
+            agreement = _compare_uncompiled(exposed, image)
         if not agreement.holds:
-            raise _disagreement(exposed, images, agreement)
+            raise _disagreement(exposed, self._images, agreement)
         exposed.agreements.append(agreement)
 
 

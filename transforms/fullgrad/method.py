@@ -12,7 +12,8 @@ from typing import Any, cast
 import numpy as np
 from keras import ops
 
-from transforms.fullgrad import agreement, autodiff, maps, operations
+from transforms.fullgrad import autodiff, maps, operations
+from transforms.fullgrad.agreement import FirstBatch
 from transforms.fullgrad.autodiff import Tensor
 from transforms.fullgrad.explanation import Explanation, Options, explained_numbers, objective, resolve
 from transforms.fullgrad.expose import Exposed
@@ -154,10 +155,12 @@ def explain_batch(
     if (compiled := exposed.compiled.get(options)) is None:
         # Of several threads that come here first, all take what one of them made, and wait while it is traced.
         compiled = exposed.compiled.setdefault(options, _compile(exposed, options))
+    first = None if exposed.agreements else FirstBatch(exposed, images)
     outputs, layers = compiled(images, targets)
     arrays = {name: np.asarray(ops.convert_to_numpy(value))[:count] for name, value in outputs.items()}
     explained, contrast_class = explained_numbers(arrays["logits"], arrays["targets"], options.contrast)
-    agreement.check_once(exposed, images, arrays["logits"][:1])
+    if first is not None:
+        first.check(arrays["logits"])
     return Explanation(**arrays, explained=explained, contrast_class=contrast_class, layers=layers)
 
 

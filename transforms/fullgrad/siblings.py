@@ -339,11 +339,9 @@ def _is_convolution(step: Step) -> bool:
 
 def _convolution_without_bias(run: Run, step: Step, values: Values) -> Tensor:
     """Taps the output before the activation, as the rule for a bias does."""
-    layer = step.operation
-    with without_activation(layer):
-        z = run.tap(step.call(values))
+    z = run.tap(without_activation(step).call(values))
     run.add(step, Part(z, ops.zeros_like(z)), explicit=True)
-    return layer.activation(z)
+    return step.operation.activation(z)
 
 
 _CONVOLUTION = Rule("", _convolution_without_bias)

@@ -9,12 +9,10 @@ below are cases of it where the term is known in closed form, place by place; `g
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import operator
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 import keras
@@ -355,8 +353,7 @@ def _biased_rule(layer: keras.Layer, activation: Any) -> Rule:
         return _LINEAR
 
     def apply(run: Run, step: Step, values: Values) -> Tensor:
-        with without_activation(layer):
-            z = step.call(values)
+        z = without_activation(step).call(values)
         if has_bias:
             z = run.tap(z)
             run.add(step, Part(z, ops.convert_to_tensor(layer.bias)), explicit=True)
@@ -365,19 +362,15 @@ def _biased_rule(layer: keras.Layer, activation: Any) -> Rule:
     return Rule(", ".join(filter(None, ["bias" if has_bias else "", of_activation.adds])), apply, explicit=has_bias)
 
 
-_swap = threading.RLock()
+def without_activation(step: Step) -> Step:
+    """The step with its layer's output before the fused activation.
 
-
-@contextlib.contextmanager
-def without_activation(layer: keras.Layer) -> Iterator[None]:
-    """Within it, the layer's call gives its output before the fused activation. Other threads' tracing waits."""
-    with _swap:
-        activation = layer.activation
-        layer.activation = keras.activations.linear
-        try:
-            yield
-        finally:
-            layer.activation = activation
+    The layer itself stays as it is, since other threads may be calling it: a copy has its variables and no activation.
+    """
+    layer = step.operation
+    copy = object.__new__(type(layer))
+    vars(copy).update(vars(layer), activation=keras.activations.linear)
+    return dataclasses.replace(step, operation=copy)
 
 
 def _batch_normalization(run: Run, step: Step, values: Values) -> Tensor:

@@ -124,8 +124,7 @@ def _decide(exposed: Exposed, layer: str, place: tuple[int, int, int], nudge: fl
         return step.operation(_nudged(x, place, nudge))
 
     def convolve(run: Run, step: Step, values: Values) -> tf.Tensor:
-        with without_activation(step.operation):
-            z = run.tap(step.call(values))
+        z = run.tap(without_activation(step).call(values))
         run.add(step, Part(z, tf.convert_to_tensor(step.operation.bias)), explicit=True)
         return z * tf.stop_gradient(tf.cast(_nudged(z, place, nudge) > 0, z.dtype))
 
@@ -164,8 +163,7 @@ def _deciding_as(exact: Exposed, ties: Sequence[Tie], exposed: Exposed) -> Expos
                 return tf.gather(tf.reshape(values[step.inputs[0]], [-1]), places)
             if getattr(step.operation, "activation", None) is not keras.activations.relu:
                 return own.apply(run, step, values)
-            with without_activation(step.operation):
-                z = run.tap(step.call(values))
+            z = run.tap(without_activation(step).call(values))
             run.add(step, Part(z, tf.convert_to_tensor(step.operation.bias)), explicit=True)
             return z * tf.cast(twins[twin.outputs[0]] != 0, z.dtype)  # an opened gate lets what is below 0 pass
 
