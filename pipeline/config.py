@@ -18,7 +18,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from pipeline.problems import ConfigError, Values, enumerated, is_leaf, keys_of, problems_of, refusal, show
+from pipeline.problems import (
+    ConfigError,
+    Values,
+    enumerated,
+    is_leaf,
+    keys_of,
+    problems_of,
+    refusal,
+    show,
+    takes_mapping,
+)
 from pipeline.values import (
     AcceleratorOrNull,
     Index,
@@ -447,8 +457,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
     Args:
       path: the YAML file.
-      overrides: `KEY=VALUE` each, such as `explain.batch_size=64`; the value is YAML, and later ones win. A section
-        that the file does not have is made.
+      overrides: `KEY=VALUE` each, such as `explain.batch_size=64`, read as `parse_override` says; later ones win. A
+        section that the file does not have is made.
 
     Raises:
       ConfigError: if the file cannot be read, is not YAML, or is not a valid configuration.
@@ -460,7 +470,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
             f"{name} is empty; it needs at least input.shards, model.path or model.application, and output.path"
         )
     _require_sections(value, name)
-    settings = [parse_override(text) for text in overrides]
+    mappings = {key for key, field in schema_keys().items() if takes_mapping(field)}
+    settings = [parse_override(text, mappings) for text in overrides]
     for setting in settings:
         apply_override(setting, value)
     return _validated(value, Source(name, lines, settings))
