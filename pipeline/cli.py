@@ -108,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="set a key of the configuration, as explain.batch_size=64; all that stands behind the = is the value, also "
-        "a #; may be given several times",
+        help="set a key of the configuration, as explain.batch_size=64; all that stands behind the = is the value, "
+        "also a #; may be given several times",
     )
     run.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
 

@@ -53,6 +53,10 @@ from pipeline.yaml_settings import Source, apply_override, parse_override, read_
 from transforms.methods import DEFAULTS, METHODS, NOISE_LEVEL, SAMPLES, misplaced, takers
 from transforms.targets import Targets
 
+# What an output was made with whose identity does not have the key: from before there was such a key, or now with the
+# same value, so that it can be gone on with.
+DEFAULT_IDENTITY = {"model.preprocess.exif": "apply"}
+
 
 class _Section(BaseModel):
     """A mapping with known keys. An empty one, which YAML reads as null, leaves every key at its default."""
@@ -195,6 +199,12 @@ class Preprocess(_Section):
         default="auto",
         description="How pixels are scaled: auto (the default; a Keras application's own way, and none for a model "
         "file), none, tf, torch, caffe, the name of a Keras application, or a mapping with divide, mean and std.",
+    )
+    exif: Literal["ignore", "apply"] = Field(
+        default="ignore",
+        description="What becomes of an orientation in an image's EXIF or XMP, as phones and cameras write it: ignore "
+        "(the default), which takes the pixels as they are stored, as the loaders of Keras, TensorFlow and torchvision "
+        "do, or apply, which turns the image upright, for a model whose training did so.",
     )
 
 
@@ -441,7 +451,7 @@ class Config(_Section):
         does not use does not, so that an output from before there was such a key can be gone on with.
         """
         unused = set() if METHODS[self.explain.method].noise else {"samples", "noise_level", "seed"}
-        return self.model_dump(
+        value = self.model_dump(
             mode="json",
             include={"input": {"fields"}, "model": True, "explain": True, "output": True},
             exclude={
@@ -450,6 +460,9 @@ class Config(_Section):
                 "output": {"path"},
             },
         )
+        if self.model.preprocess.exif == DEFAULT_IDENTITY["model.preprocess.exif"]:
+            del value["model"]["preprocess"]["exif"]
+        return value
 
 
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:

@@ -24,7 +24,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, PortableOption
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, PipelineState
 
-from pipeline.config import Config
+from pipeline.config import DEFAULT_IDENTITY, Config
 from pipeline.config import Resize as ResizeSetting
 from pipeline.graph import build
 from pipeline.inspection import Inspection, inspect_exposed
@@ -239,6 +239,7 @@ def _model_spec(config: Config) -> ModelSpec:
         resize=_resize(model.preprocess.resize),
         scale=_scale(config),
         class_names=None if model.class_names is None else read_class_names(model.class_names),
+        exif=model.preprocess.exif,
     )
 
 
@@ -274,7 +275,7 @@ def _check_output(config: Config, output: Output, spec: ModelSpec) -> None:
         raise CannotRun(f"output.path: {output.path} has a run.json that no run of fullgrad wrote; choose another")
     if earlier["fingerprint"] == output.fingerprint:
         return
-    now, then = _flat(_identity(config, spec)), _flat(earlier["identity"])
+    now, then = ({**DEFAULT_IDENTITY, **_flat(each)} for each in (_identity(config, spec), earlier["identity"]))
     key = next((key for key in now if now[key] != then.get(key)), "the configuration")
     differs = (
         "another model file"

@@ -70,8 +70,8 @@ def parse_override(text: str, mappings: Container[str] = frozenset()) -> Overrid
     """Reads a `KEY=VALUE`. The value is all that stands behind the first `=`, without the spaces around it.
 
     What begins with a bracket, a brace or a quote is YAML, and so is a mapping for a key that takes one, or a list with
-    an entry a line. Anything else is a number, a switch or null where it is written as YAML writes these, or text. A `#`
-    never begins a comment.
+    an entry a line. Anything else is a number, a switch or null where it is written as YAML writes these, or text.
+    A `#` never begins a comment.
 
     Args:
       text: as on the command line.

@@ -257,7 +257,7 @@ def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> De
     except ValueError as error:
         return failed("read", "UnusableLabel", str(error))
     try:
-        pixels = decode_image(record.image, model.resize, model.channels)
+        pixels = decode_image(record.image, model.resize, model.channels, model.exif)
     except UndecodableImage as error:
         return failed("decode", "UndecodableImage", str(error))
     # Without its encoded bytes, which nobody needs any more and which would wait in memory with the pixels.
