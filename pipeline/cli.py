@@ -229,7 +229,9 @@ def _describe(plan: Plan) -> str:
     images = plan.images_expected
     todo = f"{_units(len(plan.units))} to explain"
     done = f", {len(plan.receipts)} done before" if plan.receipts else ""
-    return f"{todo}{done}{'' if images is None else f'; {images:,} images in all'} → {plan.config.output.path}"
+    left_out = f"\nleft out: {plan.left_out}" if plan.left_out else ""
+    in_all = "" if images is None else f"; {images:,} images in all"
+    return f"{todo}{done}{in_all} → {plan.config.output.path}{left_out}"
 
 
 def _units(count: int) -> str:

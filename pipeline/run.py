@@ -35,7 +35,7 @@ from transforms.explain import ExplainSettings
 from transforms.model import LoadedModel, ModelSpec, fingerprint_of, load_once, read_class_names
 from transforms.parts import SCHEMA_VERSION, Output
 from transforms.preprocess import Affine
-from transforms.sources import Fields, find_shards, source_for
+from transforms.sources import Fields, LeftOut, find_shards, source_for, with_distinct_names
 from transforms.unit import Receipt, Unit
 
 
@@ -58,6 +58,7 @@ class Plan:
       units: what is still to be computed.
       model: loaded here, which showed that it can be.
       beam_flags: options for Beam, as on its command line.
+      left_out: what was found beside the images in folders and is not read, in words; empty where there is nothing.
       startup: when everything was `imported`, the `model` loaded, and all `planned`; seconds since the epoch.
     """
 
@@ -67,6 +68,7 @@ class Plan:
     units: list[Unit]
     model: LoadedModel
     beam_flags: tuple[str, ...]
+    left_out: str
     startup: Mapping[str, float]
 
     @property
@@ -97,11 +99,14 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         model.check(config.explain.targets, config.explain.method)
         fields = Fields(config.input.fields.image, config.input.fields.id, config.input.fields.label)
         labelled = fields.label != ""
+        left_out = LeftOut()
         shards = find_shards(
             config.input.shards,
             config.input.format,
             spec.class_names if labelled else None,
             model.exposed.classes if labelled else None,
+            labelled=labelled,
+            left_out=left_out,
         )
         source = source_for(shards[0].format, fields)
         source.check(shards[0])
@@ -129,7 +134,7 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         _check_output(config, settings.output, spec)
         receipts = settings.output.read_receipts()
         units = plan_units(
-            shards,
+            with_distinct_names(shards, [receipt.unit.shard for receipt in receipts]),
             source,
             receipts,
             images_per_unit=None if config.input.images_per_unit == "auto" else config.input.images_per_unit,
@@ -140,7 +145,7 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
     counts = [unit.records for unit in units if unit.records is not None]
     settings = dataclasses.replace(settings, unit_images=max(counts, default=None))
     startup["planned"] = time.time()
-    return Plan(config, settings, receipts, units, model, flags, startup)
+    return Plan(config, settings, receipts, units, model, flags, str(left_out), startup)
 
 
 def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summary:
@@ -307,6 +312,7 @@ def _run_json(plan: Plan) -> dict[str, Any]:
             "units": len(plan.units) + len(plan.receipts),
             "units_to_do": len(plan.units),
             "images": plan.images_expected,
+            "left_out": plan.left_out,
         },
         "versions": {
             "python": platform.python_version(),
