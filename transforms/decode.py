@@ -21,6 +21,9 @@ U = TypeVar("U")
 # another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
+# The brands with which files of HEIF begin that hold HEVC, as phones write them.
+_HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
 # What becomes of an orientation in an image's EXIF or XMP.
 Exif: TypeAlias = Literal["ignore", "apply"]
 EXIF: tuple[Exif, ...] = get_args(Exif)
@@ -208,6 +211,11 @@ def _read(encoded: bytes, mode: str, upright: bool) -> Image.Image:
     except UndecodableImage:
         raise
     except UnidentifiedImageError as error:
+        if encoded[4:8] == b"ftyp" and encoded[8:12] in _HEIF:
+            raise UndecodableImage(
+                f"the image is HEIC or HEIF ({encoded[8:12].decode()}), which cannot be decoded here; convert it to JPEG "
+                "or PNG"
+            ) from error
         raise UndecodableImage(
             f"the {len(encoded)} bytes that begin with {encoded[:12]!r} are no image that can be read as any of "
             f"{', '.join(FORMATS)}"

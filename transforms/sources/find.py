@@ -140,15 +140,19 @@ class _Search:
         files = sorted(FileSystems.match([path])[0].metadata_list, key=lambda file: file.path)
         named = [_format_of_name(file_name(file.path)) for file in files]
         if self._detect.configured in ("auto", "folder") and not set(named) & set(FORMATS):
-            if path.endswith("/**") and _is_folder(path[:-3]) and all(kind == "image" for kind in named):
+            if path.endswith("/**") and _is_folder(path[:-3]) and "image" in named:
                 return self._in_folder(path[:-3])
-            contents = {folder: Contents.of(folder) for folder in _matching_folders(path)}
+            folders = _matching_folders(path)
+            contents = {folder: Contents.of(folder) for folder in folders if not is_hidden(file_name(folder))}
             if any(each.own or each.nested for each in contents.values()):
                 for file in files:
                     if is_image_name(file_name(file.path)):
                         self._left_out.add("image beside the folders", file.path)
                     else:
                         self._left_out.add_file(file.path)
+                for folder in folders:
+                    if folder not in contents:
+                        self._left_out.add("hidden folder", folder)
                 return self._of_folders(contents)
         if not files:
             raise UnreadableInput(f"no file or folder matches {pattern!r}")
@@ -236,7 +240,7 @@ def _format_of_name(name: str) -> str | None:
 
 
 def _matching_folders(pattern: str) -> list[str]:
-    """The folders that a glob matches, hidden ones left out, sorted by path."""
+    """The folders that a glob matches, sorted by path."""
     if FileSystems.get_scheme(pattern) is None:
         found = {path for path in glob.glob(pattern) if os.path.isdir(path)}
     elif "**" in pattern:
@@ -245,7 +249,7 @@ def _matching_folders(pattern: str) -> list[str]:
         depth = pattern.count("/") + 1
         inside = FileSystems.match([f"{pattern}/**"])[0].metadata_list
         found = {"/".join(file.path.split("/")[:depth]) for file in inside}
-    return sorted(path for path in found if not is_hidden(file_name(path)))
+    return sorted(found)
 
 
 def _normalised(pattern: str) -> str:
