@@ -246,6 +246,10 @@ def _print_summary(summary: Summary, config: Config) -> None:
         _out.print(f"accuracy {summary.accuracy:.1%} on {summary.labelled:,} labelled images")
     if summary.completeness:
         _out.print(f"largest completeness error {summary.completeness['max']:.1e}")
+    if summary.repeated_ids:
+        _out.print(
+            f"{summary.repeated_ids:,} images share their image_id with another; shard and index tell them apart"
+        )
     for notable in summary.notable:
         _out.print(f"worth a look: {notable.sentence()}", style="bold")
     _out.print(f"written to {config.output.path}: maps/*.parquet, classes.parquet, summary.json")

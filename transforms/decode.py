@@ -213,8 +213,8 @@ def _read(encoded: bytes, mode: str, upright: bool) -> Image.Image:
     except UnidentifiedImageError as error:
         if encoded[4:8] == b"ftyp" and encoded[8:12] in _HEIF:
             raise UndecodableImage(
-                f"the image is HEIC or HEIF ({encoded[8:12].decode()}), which cannot be decoded here; convert it to JPEG "
-                "or PNG"
+                f"the image is HEIC or HEIF ({encoded[8:12].decode()}), which cannot be decoded here; convert it to "
+                "JPEG or PNG"
             ) from error
         raise UndecodableImage(
             f"the {len(encoded)} bytes that begin with {encoded[:12]!r} are no image that can be read as any of "

@@ -250,7 +250,7 @@ def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> De
         return Decoded(record, None, None, Failure(record.image_id, record.index, stage, error, message))
 
     if record.image is None:
-        return failed("read", "NoImage", record.problem or "the record has no image")
+        return failed("read", record.error, record.problem or "the record has no image")
     try:
         label = model.index_of(record.label)
         settings.targets.requests(label)

@@ -32,6 +32,7 @@ class Record:
       image: the encoded image (JPEG, PNG, …), None where the record has none.
       label: a class index, a class name, or None where it is not known.
       problem: why `image` is None, in one sentence; None otherwise.
+      error: the kind of problem: `NoImage`, or `AmbiguousSample` where it cannot be told which image or label is meant.
     """
 
     index: int
@@ -39,6 +40,7 @@ class Record:
     image: bytes | None
     label: int | str | None = None
     problem: str | None = None
+    error: str = "NoImage"
 
 
 def as_label(value: object) -> int | str | None:

@@ -43,8 +43,8 @@ class FolderSource(Source):
         prefix = id_prefix(shard)
         label = None if self.fields.label == "" else shard.label
         for index, entry in enumerate(_entries(shard)[start:stop], start):
-            image, problem = _read(f"{shard.path}/{entry.path}", entry)
-            yield Record(index, prefix + entry.path, image, label, problem)
+            image, problem = _read(f"{shard.path}/{entry.path}".rstrip("/"), entry)
+            yield Record(index, (prefix + entry.path).rstrip("/"), image, label, problem)
 
 
 def _read(path: str, entry: Entry) -> tuple[bytes | None, str | None]:

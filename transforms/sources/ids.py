@@ -38,7 +38,7 @@ def with_distinct_names(shards: Sequence[Shard], begun: Iterable[Shard] = ()) ->
     alike: dict[str, set[str]] = {}
     for shard in (*shards, *begun):
         alike.setdefault(_end_of(shard.path, _own_length(shard)), set()).add(shard.path)
-    lengths: dict[str, int] = {}
+    lengths: dict[str, int | None] = {}
     taken = set(names.values())
 
     def named(shard: Shard) -> Shard:
@@ -50,7 +50,8 @@ def with_distinct_names(shards: Sequence[Shard], begun: Iterable[Shard] = ()) ->
         else:
             if own not in lengths:
                 lengths[own] = _distinct_length(alike[own], _own_length(shard), taken)
-            name = _end_of(shard.path, lengths[own])
+            length = lengths[own]
+            name = shard.path if length is None else _end_of(shard.path, length)
         return shard if name == own else dataclasses.replace(shard, name=name)
 
     return [named(shard) for shard in shards]
@@ -61,14 +62,14 @@ def _own_length(shard: Shard) -> int:
     return 0 if shard.format == "folder" and shard.label is None else 1
 
 
-def _distinct_length(paths: Iterable[str], length: int, taken: set[str]) -> int:
-    """How many parts of the paths tell them apart, and from the names that are taken."""
+def _distinct_length(paths: Iterable[str], length: int, taken: set[str]) -> int | None:
+    """How many parts of the paths tell them apart, and from the names that are taken; None where only all does."""
     longest = max(len(_parts(path)) for path in paths)
-    for each in range(length + 1, longest):
+    for each in range(length + 1, longest + 1):
         ends = {_end_of(path, each) for path in paths}
         if len(ends) == len(set(paths)) and not ends & taken:
             return each
-    return longest
+    return None
 
 
 def _end_of(path: str, length: int) -> str:
