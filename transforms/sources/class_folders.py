@@ -124,10 +124,10 @@ class ClassFolders:
             raise UnreadableInput(
                 f"the folders {listed(names)} are not among the model.class_names, but those in them are; {instead}"
             )
-        if all(map(is_split, names)) and all(self._inner.values()):
+        if all(map(is_split, names)):
             raise UnreadableInput(
-                f"the folders {listed(names)} are called as parts of a dataset are, with folders in them; {instead}, "
-                "or set input.fields.label to '' to go without labels"
+                f"the folders {listed(names)} are called as parts of a dataset are, not as classes; {instead}, or "
+                "set input.fields.label to '' to go without labels"
             )
         if outputs not in (len(names), len(self._all_names)):
             hint = f", or {instead}, as there are {len(deeper)} folders in them" if len(deeper) == outputs else ""

@@ -159,9 +159,8 @@ class _Search:
         return [self._of_file(file) for file in files]
 
     def _of_folders(self, contents: dict[str, Contents]) -> list[Shard]:
-        """Shards of folders that a glob matches: each is a class, or has classes in it if all are called as parts of a
-        dataset are and have no images themselves."""
-        if all(is_split(file_name(folder)) and not each.own for folder, each in contents.items()):
+        """Shards of folders that a glob matches: each is a class, unless all are called as parts of a dataset are."""
+        if all(is_split(file_name(folder)) for folder in contents):
             return [shard for folder in contents if contents[folder].nested for shard in self._in_folder(folder)]
         shards = []
         for folder, each in contents.items():

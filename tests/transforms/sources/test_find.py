@@ -205,6 +205,11 @@ def test_parts_of_a_dataset_are_no_classes(classes: pathlib.Path) -> None:
     assert [shard.label for shard in find_shards(str(parts), class_names=["train", "Test"], outputs=2)] == [1, 0]
     assert len(find_shards(str(parts), labelled=False)) == 2
     assert [shard.label for shard in find_shards(str(parts / "*"), outputs=3)] == [0, 1, 2, 0, 1, 2]
+    for part in ("train", "Test"):
+        write_folder(classes.parent / "flat_parts" / part, SAMPLES)
+    with pytest.raises(UnreadableInput, match=r"'Test', 'train' are called as parts of a dataset .* give '.*/Test', "):
+        find_shards(str(classes.parent / "flat_parts"), outputs=2)
+    assert [shard.label for shard in find_shards(str(classes.parent / "flat_parts" / "*"), outputs=2)] == [None, None]
 
 
 def test_a_glob_of_class_folders_stands_for_them(classes: pathlib.Path) -> None:
