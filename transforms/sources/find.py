@@ -161,7 +161,12 @@ class _Search:
     def _of_folders(self, contents: dict[str, Contents]) -> list[Shard]:
         """Shards of folders that a glob matches: each is a class, unless all are called as parts of a dataset are."""
         if all(is_split(file_name(folder)) for folder in contents):
-            return [shard for folder in contents if contents[folder].nested for shard in self._in_folder(folder)]
+            return [
+                shard
+                for folder, each in contents.items()
+                if each.own or each.nested
+                for shard in self._in_folder(folder)
+            ]
         shards = []
         for folder, each in contents.items():
             self._left_out.update(each.left_out, folder)

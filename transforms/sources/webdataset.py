@@ -30,7 +30,7 @@ _DAMAGE = (tarfile.TarError, *GZIP_DAMAGE)
 
 _PIECE = 1 << 16
 
-# How many samples a check looks at for one with an image, and how many of those it looks at.
+# A check looks for a sample with one image among so many samples, and among so many that have several.
 _CHECKED_SAMPLES = 256
 _CHECKED_IMAGES = 16
 
@@ -57,20 +57,24 @@ class WebDatasetSource(Source):
         with contextlib.suppress(DamagedShard):
             for each in self._samples(shard, 0, _CHECKED_SAMPLES):
                 samples.append(each)
+                if each.image_extension is not None and not each.ambiguity:
+                    break
                 if sum(found.image_extension is not None for found in samples) == _CHECKED_IMAGES:
                     break
         if not samples:
             return
         with_images = [each for each in samples if each.image_extension is not None]
-        sample = with_images[0] if with_images else samples[0]
+        sample = with_images[-1] if with_images else samples[0]
         extensions = listed(sample.extensions)
         if not with_images:
-            others = f", and so are the next {len(samples) - 1}" if len(samples) > 1 else ""
+            others = f"; the next {len(samples) - 1} have none either" if len(samples) > 1 else ""
             raise UnreadableInput(
                 f"{shard.path}: sample {sample.key!r} has no {self._wanted} member; it has {extensions}{others}"
             )
         if len(with_images) > 1 and all(each.ambiguity for each in with_images):
-            raise UnreadableInput(f"{shard.path}: {sample.ambiguity}; so do the other samples")
+            raise UnreadableInput(
+                f"{shard.path}: {sample.ambiguity}; so it is with each of the first {len(with_images)}"
+            )
         for name in filter(None, (self.fields.id, self.fields.label)):
             member, is_key, key = _split_field(name)
             place = f"{shard.path}: sample {sample.key!r}"
