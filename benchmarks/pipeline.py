@@ -193,7 +193,8 @@ def _alone(path: str, batch_size: int, count: int) -> None:
     for unit in plan.units:
         for record in source_for(unit.shard.format, settings.fields).read(unit.shard, unit.start, unit.stop):
             assert record.image is not None
-            images[at] = model.preprocess(decode_image(record.image, model.resize, model.channels)[None])[0]
+            pixels = decode_image(record.image, model.resize, model.channels, model.exif)
+            images[at] = model.preprocess(pixels[None])[0]
             at += 1
     targets = np.full(batch_size, -1, np.int32)
     options = settings.options(model)

@@ -108,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="set a key of the configuration, as explain.batch_size=64; may be given several times",
+        help="set a key of the configuration, as explain.batch_size=64; all that stands behind the = is the value, "
+        "also a #; may be given several times",
     )
     run.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
 
@@ -230,7 +231,9 @@ def _describe(plan: Plan) -> str:
     images = plan.images_expected
     todo = f"{_units(len(plan.units))} to explain"
     done = f", {len(plan.receipts)} done before" if plan.receipts else ""
-    return f"{todo}{done}{'' if images is None else f'; {images:,} images in all'} → {plan.config.output.path}"
+    left_out = f"\nleft out: {plan.left_out}" if plan.left_out else ""
+    in_all = "" if images is None else f"; {images:,} images in all"
+    return f"{todo}{done}{in_all} → {plan.config.output.path}{left_out}"
 
 
 def _units(count: int) -> str:
@@ -245,6 +248,10 @@ def _print_summary(summary: Summary, config: Config) -> None:
         _out.print(f"accuracy {summary.accuracy:.1%} on {summary.labelled:,} labelled images")
     if summary.completeness:
         _out.print(f"largest completeness error {summary.completeness['max']:.1e}")
+    if summary.repeated_ids:
+        _out.print(
+            f"{summary.repeated_ids:,} images share their image_id with another; shard and index tell them apart"
+        )
     for notable in summary.notable:
         _out.print(f"worth a look: {notable.sentence()}", style="bold")
     _out.print(f"written to {config.output.path}: maps/*.parquet, classes.parquet, summary.json")

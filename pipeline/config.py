@@ -18,7 +18,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from pipeline.problems import ConfigError, Values, enumerated, is_leaf, keys_of, problems_of, refusal, show
+from pipeline.problems import (
+    ConfigError,
+    Values,
+    enumerated,
+    is_leaf,
+    keys_of,
+    problems_of,
+    refusal,
+    show,
+    takes_mapping,
+)
 from pipeline.values import (
     AcceleratorOrNull,
     Index,
@@ -42,6 +52,10 @@ from pipeline.values import (
 from pipeline.yaml_settings import Source, apply_override, parse_override, read_yaml
 from transforms.methods import DEFAULTS, METHODS, NOISE_LEVEL, SAMPLES, misplaced, takers
 from transforms.targets import Targets
+
+# What an output was made with whose identity does not have the key: from before there was such a key, or now with the
+# same value, so that it can be gone on with.
+DEFAULT_IDENTITY = {"model.preprocess.exif": "apply"}
 
 
 class _Section(BaseModel):
@@ -185,6 +199,12 @@ class Preprocess(_Section):
         default="auto",
         description="How pixels are scaled: auto (the default; a Keras application's own way, and none for a model "
         "file), none, tf, torch, caffe, the name of a Keras application, or a mapping with divide, mean and std.",
+    )
+    exif: Literal["ignore", "apply"] = Field(
+        default="ignore",
+        description="What becomes of an orientation in an image's EXIF or XMP, as phones and cameras write it: ignore "
+        "(the default), which takes the pixels as they are stored, as the loaders of Keras, TensorFlow and torchvision "
+        "do, or apply, which turns the image upright, for a model whose training did so.",
     )
 
 
@@ -431,7 +451,7 @@ class Config(_Section):
         does not use does not, so that an output from before there was such a key can be gone on with.
         """
         unused = set() if METHODS[self.explain.method].noise else {"samples", "noise_level", "seed"}
-        return self.model_dump(
+        value = self.model_dump(
             mode="json",
             include={"input": {"fields"}, "model": True, "explain": True, "output": True},
             exclude={
@@ -440,6 +460,9 @@ class Config(_Section):
                 "output": {"path"},
             },
         )
+        if self.model.preprocess.exif == DEFAULT_IDENTITY["model.preprocess.exif"]:
+            del value["model"]["preprocess"]["exif"]
+        return value
 
 
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
@@ -447,8 +470,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
     Args:
       path: the YAML file.
-      overrides: `KEY=VALUE` each, such as `explain.batch_size=64`; the value is YAML, and later ones win. A section
-        that the file does not have is made.
+      overrides: `KEY=VALUE` each, such as `explain.batch_size=64`, read as `parse_override` says; later ones win. A
+        section that the file does not have is made.
 
     Raises:
       ConfigError: if the file cannot be read, is not YAML, or is not a valid configuration.
@@ -460,7 +483,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
             f"{name} is empty; it needs at least input.shards, model.path or model.application, and output.path"
         )
     _require_sections(value, name)
-    settings = [parse_override(text) for text in overrides]
+    mappings = {key for key, field in schema_keys().items() if takes_mapping(field)}
+    settings = [parse_override(text, mappings) for text in overrides]
     for setting in settings:
         apply_override(setting, value)
     return _validated(value, Source(name, lines, settings))

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.pvalue import AsDict, AsList
+from apache_beam.pvalue import AsDict, AsList, AsSingleton
 from apache_beam.transforms.combiners import ToList
 
 from pipeline.summary import summarize
-from transforms.classes import Digest, class_row, merge_block, rank_by_similarity
+from transforms.classes import IDS, Digest, class_row, merge_block, rank_by_similarity
 from transforms.explain import ExplainSettings, ExplainUnits
 from transforms.parts import CLASSES, Output, read_table
+from transforms.repeats import IdCounts, MergeIdCounts
 from transforms.statistics import MergeRankings, Ranking
 from transforms.unit import Receipt, Unit
 
@@ -45,11 +46,11 @@ def build(
     )
     blocks = explained[ExplainUnits.BLOCKS] | "UnitsOfBlock" >> beam.GroupByKey()
     digests = blocks | "Digest" >> beam.FlatMap(_digests, output)
-    rankings = (
-        explained["receipts"]
-        | "RankBySimilarity" >> beam.FlatMap(rank_by_similarity, output, AsList(digests))
-        | "MergeRankings" >> beam.CombinePerKey(MergeRankings())
-    )
+    ranked = explained["receipts"] | "RankBySimilarity" >> beam.FlatMap(
+        rank_by_similarity, output, AsList(digests)
+    ).with_outputs(IDS, main="rankings")
+    rankings = ranked["rankings"] | "MergeRankings" >> beam.CombinePerKey(MergeRankings())
+    ids = ranked[IDS] | "MergeIdCounts" >> beam.CombineGlobally(MergeIdCounts())
     _ = (
         blocks
         | "ClassRows" >> beam.Map(_write_rows, output, AsList(digests), AsDict(rankings), names)
@@ -59,7 +60,8 @@ def build(
     _ = (
         pipeline
         | "Once" >> beam.Create([settings.run])
-        | "WriteSummary" >> beam.Map(_write_summary, AsList(explained["receipts"]), AsList(digests), names, output)
+        | "WriteSummary"
+        >> beam.Map(_write_summary, AsList(explained["receipts"]), AsList(digests), AsSingleton(ids), names, output)
     )
 
 
@@ -92,6 +94,12 @@ def _write_classes(blocks: Sequence[tuple[int, str]], output: Output) -> None:
 
 
 def _write_summary(
-    run: str, receipts: Sequence[Receipt], digests: Sequence[Digest], names: Sequence[str] | None, output: Output
+    run: str,
+    receipts: Sequence[Receipt],
+    digests: Sequence[Digest],
+    ids: IdCounts,
+    names: Sequence[str] | None,
+    output: Output,
 ) -> None:
-    output.write_json(output.file("summary.json"), summarize(run, receipts, digests, names).to_json())
+    summary = summarize(run, receipts, digests, names, ids.repeated())
+    output.write_json(output.file("summary.json"), summary.to_json())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from transforms.sources import Source
@@ -43,20 +43,25 @@ def plan_units(
       limit: only the first so many records of all shards.
 
     Raises:
-      ChangedShard: the size of a shard differs from that in its receipts.
+      ChangedShard: the size of a shard differs from that in its receipts, or a folder's images were explained as those
+        of a folder in it or above it.
     """
     covered: dict[str, list[Range]] = {}
     sizes: dict[str, int] = {}
+    begun: list[Shard] = []
     for receipt in receipts:
         unit = receipt.unit
         covered.setdefault(unit.shard.path, []).append((unit.start, math.inf if unit.stop is None else unit.stop))
         sizes[unit.shard.path] = unit.shard.size
+        begun.append(unit.shard)
     for shard in shards:
         if sizes.get(shard.path, shard.size) != shard.size:
             raise ChangedShard(
                 f"{shard.path} has changed since it was explained: its size was {sizes[shard.path]} and is "
                 f"{shard.size}; explain it to another output.path"
             )
+
+    _check_overlaps(shards, begun)
 
     def count_of(shard: Shard) -> int | None:
         worth_it = limit is not None or images_per_unit is not None or _counts_cheaply(shard)
@@ -78,6 +83,27 @@ def plan_units(
             for gap in _gaps((0, stop), covered.get(shard.path, [])):
                 units.extend(_cut(shard, gap, count, images_per_unit))
     return units
+
+
+def _check_overlaps(shards: Iterable[Shard], begun: Iterable[Shard]) -> None:
+    """Refuses folders whose images were explained by another folder's path, as they would count twice."""
+    before = {shard.path for shard in begun if shard.format == "folder"}
+    new = {shard.path for shard in shards if shard.format == "folder"} - before
+    if not before or not new:
+        return
+    pairs = [(path, above) for path in new if (above := _one_above(path, before))]
+    pairs += [(above, path) for path in before if (above := _one_above(path, new))]
+    for now, then in pairs:
+        raise ChangedShard(
+            f"{now} is to be read as a folder of images, some of which were explained as those of {then}; explain "
+            "it to another output.path"
+        )
+
+
+def _one_above(path: str, folders: Collection[str]) -> str | None:
+    """The one of the folders that a path lies in; None where there is none."""
+    parts = path.split("/")
+    return next((up for i in range(1, len(parts)) if (up := "/".join(parts[:i])) in folders), None)
 
 
 def _counts_cheaply(shard: Shard) -> bool:

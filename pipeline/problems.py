@@ -170,6 +170,11 @@ def is_leaf(field: FieldInfo) -> bool:
     return _section_in(field.annotation) is not field.annotation
 
 
+def takes_mapping(field: FieldInfo) -> bool:
+    """Whether the value of a key is or may be a mapping."""
+    return _section_in(field.annotation) is not None or get_origin(field.annotation) is dict
+
+
 def _values_of(field: FieldInfo) -> Values:
     """What a key takes, from its `Values` or else from its type."""
     for each in field.metadata:

@@ -24,7 +24,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, PortableOption
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, PipelineState
 
-from pipeline.config import Config
+from pipeline.config import DEFAULT_IDENTITY, Config
 from pipeline.config import Resize as ResizeSetting
 from pipeline.graph import build
 from pipeline.inspection import Inspection, inspect_exposed
@@ -36,7 +36,7 @@ from transforms.fullgrad import Agreement
 from transforms.model import LoadedModel, ModelSpec, fingerprint_of, load_once, read_class_names
 from transforms.parts import SCHEMA_VERSION, Output
 from transforms.preprocess import Affine
-from transforms.sources import Fields, find_shards, source_for
+from transforms.sources import Fields, LeftOut, find_shards, source_for, with_distinct_names
 from transforms.unit import Receipt, Unit
 
 
@@ -60,6 +60,7 @@ class Plan:
       model: loaded here, which showed that it can be.
       agreement: how far the exposed logits are from the model's own output.
       beam_flags: options for Beam, as on its command line.
+      left_out: what was found beside the images in folders and is not read, in words; empty where there is nothing.
       startup: when everything was `imported`, the `model` loaded and `compared` with what will be explained, and all
         `planned`; seconds since the epoch.
     """
@@ -71,6 +72,7 @@ class Plan:
     model: LoadedModel
     agreement: Agreement
     beam_flags: tuple[str, ...]
+    left_out: str
     startup: Mapping[str, float]
 
     @property
@@ -103,11 +105,14 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         startup["compared"] = time.time()
         fields = Fields(config.input.fields.image, config.input.fields.id, config.input.fields.label)
         labelled = fields.label != ""
+        left_out = LeftOut()
         shards = find_shards(
             config.input.shards,
             config.input.format,
             spec.class_names if labelled else None,
             model.exposed.classes if labelled else None,
+            labelled=labelled,
+            left_out=left_out,
         )
         source = source_for(shards[0].format, fields)
         source.check(shards[0])
@@ -135,7 +140,7 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         _check_output(config, settings.output, spec)
         receipts = settings.output.read_receipts()
         units = plan_units(
-            shards,
+            with_distinct_names(shards, [receipt.unit.shard for receipt in receipts]),
             source,
             receipts,
             images_per_unit=None if config.input.images_per_unit == "auto" else config.input.images_per_unit,
@@ -146,7 +151,7 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
     counts = [unit.records for unit in units if unit.records is not None]
     settings = dataclasses.replace(settings, unit_images=max(counts, default=None))
     startup["planned"] = time.time()
-    return Plan(config, settings, receipts, units, model, agreement, flags, startup)
+    return Plan(config, settings, receipts, units, model, agreement, flags, str(left_out), startup)
 
 
 def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summary:
@@ -258,6 +263,7 @@ def _model_spec(config: Config) -> ModelSpec:
         resize=_resize(model.preprocess.resize),
         scale=_scale(config),
         class_names=None if model.class_names is None else read_class_names(model.class_names),
+        exif=model.preprocess.exif,
     )
 
 
@@ -298,7 +304,7 @@ def _check_output(config: Config, output: Output, spec: ModelSpec) -> None:
         )
     if earlier["fingerprint"] == output.fingerprint:
         return
-    now, then = _flat(_identity(config, spec)), _flat(earlier["identity"])
+    now, then = ({**DEFAULT_IDENTITY, **_flat(each)} for each in (_identity(config, spec), earlier["identity"]))
     key = next((key for key in now if now[key] != then.get(key)), "the configuration")
     differs = (
         "another model file"
@@ -330,6 +336,7 @@ def _run_json(plan: Plan) -> dict[str, Any]:
             "units": len(plan.units) + len(plan.receipts),
             "units_to_do": len(plan.units),
             "images": plan.images_expected,
+            "left_out": plan.left_out,
         },
         "versions": {
             "python": platform.python_version(),

@@ -63,6 +63,8 @@ class Summary:
       completeness: p50, p95 and p99 of the completeness error, and its largest; None without images, and for methods
         that do not decompose the logit.
       notable: the classes that stand out, largest z first.
+      repeated_ids: images whose id another image has too; estimated where there are more than 131,072 ids, and None in
+        summaries of earlier versions.
     """
 
     run: str
@@ -80,6 +82,7 @@ class Summary:
     accuracy: float | None
     completeness: dict[str, float] | None
     notable: list[Notable]
+    repeated_ids: int | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -90,7 +93,11 @@ class Summary:
 
 
 def summarize(
-    run: str, receipts: Sequence[Receipt], digests: Sequence[Digest], class_names: Sequence[str] | None
+    run: str,
+    receipts: Sequence[Receipt],
+    digests: Sequence[Digest],
+    class_names: Sequence[str] | None,
+    repeated_ids: int | None = None,
 ) -> Summary:
     """The summary of an output of which `receipts` are all there is."""
     computed = [receipt for receipt in receipts if receipt.run == run]
@@ -114,6 +121,7 @@ def summarize(
         accuracy=correct / labelled if labelled else None,
         completeness=_completeness(dataset),
         notable=_notable(digests, class_names),
+        repeated_ids=repeated_ids,
     )
 
 

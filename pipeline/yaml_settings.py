@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -66,23 +66,64 @@ def read_yaml(path: str) -> tuple[Any, dict[str, int]]:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
-def parse_override(text: str) -> Override:
-    """Reads a `KEY=VALUE`, of which the value is YAML.
+def parse_override(text: str, mappings: Container[str] = frozenset()) -> Override:
+    """Reads a `KEY=VALUE`. The value is all that stands behind the first `=`, without the spaces around it.
+
+    What begins with a bracket, a brace or a quote is YAML, and so is a mapping for a key that takes one, or a list with
+    an entry a line. Anything else is a number, a switch or null where it is written as YAML writes these, or text.
+    A `#` never begins a comment.
+
+    Args:
+      text: as on the command line.
+      mappings: the keys that take a mapping, so that `a: b` is one there and text elsewhere.
 
     Raises:
       ConfigError: if it is not that.
     """
     key, equals, right = text.partition("=")
-    key = key.strip()
+    key, right = key.strip(), right.strip()
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {shortened(text)}: this must be KEY=VALUE, such as explain.batch_size=64")
-    if right.lstrip().startswith("*"):  # a pattern; an alias has nothing to point to here
-        return Override(text, key, right.strip())
+    is_yaml = right.startswith(("[", "{", '"', "'"))
+    if not is_yaml and key not in mappings and "\n" not in right:
+        return Override(text, key, _plain_value(right))
+    # YAML would drop what follows a #. In its place stands a character that is not in the text and means nothing.
+    stand_in = next(character for character in map(chr, range(0xE000, 0xF8FF)) if character not in right)
     try:
-        return Override(text, key, _parse_yaml(right)[0])
+        value = _replaced(_parse_yaml(right.replace("#", stand_in))[0], stand_in, "#")
     except yaml.YAMLError as error:
+        if not is_yaml:
+            return Override(text, key, _plain_value(right))
         problem = _syntax_problem(error) if isinstance(error, yaml.MarkedYAMLError) else "this is not YAML"
-        raise ConfigError(f"--set {shortened(text)}: the value of `{key}` cannot be read; {problem}") from None
+        if "<document start>" in problem:
+            problem = f"text follows what the first {right[0]} begins, so the whole value must be put in quotes"
+        raise ConfigError(
+            f"--set {shortened(text)}: the value of `{key}` cannot be read; {problem.replace(stand_in, '#')}"
+        ) from None
+    return Override(text, key, value if is_yaml or isinstance(value, dict | list) else _plain_value(right))
+
+
+def _plain_value(text: str) -> Any:
+    """The number, switch or null that a text is in YAML; otherwise the text."""
+    loader = _Loader("")
+    try:
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+        if tag.rpartition(":")[2] not in ("null", "bool", "int", "float"):
+            return text
+        return loader.construct_document(yaml.ScalarNode(tag, text))
+    finally:
+        loader.dispose()
+
+
+def _replaced(value: Any, old: str, new: str) -> Any:
+    """The value with `old` replaced by `new` in all of its text."""
+    if isinstance(value, str):
+        return value.replace(old, new)
+    if isinstance(value, list):
+        return [_replaced(each, old, new) for each in value]
+    if isinstance(value, dict):
+        return {_replaced(key, old, new): _replaced(each, old, new) for key, each in value.items()}
+    return value
 
 
 def apply_override(override: Override, value: dict[str, Any]) -> None:

@@ -154,6 +154,7 @@ FLOORS = (
         "transforms.preprocess",
         "transforms.model",
         "transforms.parts",
+        "transforms.repeats",
         "transforms.statistics",
         "transforms.classes",
         "transforms.sources",

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 
 from transforms.parts import Output, read_table
+from transforms.repeats import IdCounts
 from transforms.statistics import DATASET, FIGURES, ClassStatistics, Ranking, merged
 from transforms.unit import Receipt, Unit
 
@@ -85,13 +87,25 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return flat @ other / (np.linalg.norm(flat, axis=1) * np.linalg.norm(other))
 
 
-def rank_by_similarity(receipt: Receipt, output: Output, digests: Sequence[Digest]) -> Iterator[tuple[int, Ranking]]:
-    """Ranks a committed unit's images by how like their coarse map is to their class's mean one."""
-    table = read_table(output.part("maps", receipt.unit), ["image_id", "target", "coarse_map"])
+# The output of `rank_by_similarity` with the units' ids.
+IDS = "ids"
+
+
+def rank_by_similarity(
+    receipt: Receipt, output: Output, digests: Sequence[Digest]
+) -> Iterator[tuple[int, Ranking] | beam.pvalue.TaggedOutput]:
+    """Ranks a committed unit's images by how like their coarse map is to their class's mean one.
+
+    Yields the class and its ranking, and to the output `IDS` the `IdCounts` of the images.
+    """
+    table = read_table(output.part("maps", receipt.unit), ["image_id", "index", "target", "coarse_map"])
     targets = table["target"].to_numpy()
     ids = table["image_id"].to_pylist()
     if not ids:
         return
+    # An image that is explained for several classes has as many rows, one after the other.
+    index = table["index"].to_numpy()
+    yield beam.pvalue.TaggedOutput(IDS, IdCounts.of(ids[i] for i in np.flatnonzero(np.diff(index, prepend=-1))))
     coarse = table["coarse_map"].combine_chunks().flatten().to_numpy().reshape(len(ids), -1)
     means = {digest.class_index: digest.coarse for digest in digests}
     groups = [(int(c), np.flatnonzero(targets == c)) for c in np.unique(targets)]

@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import simplejpeg
@@ -20,6 +20,13 @@ U = TypeVar("U")
 # Pillow knows more, but some of them (TGA, for one) have no signature and make an image of any bytes, and EPS starts
 # another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+# The brands with which files of HEIF begin that hold HEVC, as phones write them.
+_HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+# What becomes of an orientation in an image's EXIF or XMP.
+Exif: TypeAlias = Literal["ignore", "apply"]
+EXIF: tuple[Exif, ...] = get_args(Exif)
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -75,8 +82,8 @@ class Resize:
         return self if self.shape is not None else dataclasses.replace(self, shape=shape)
 
 
-def decode_image(encoded: bytes, resize: Resize, channels: int) -> np.ndarray:
-    """Decodes one image: upright as its EXIF orientation says, in colour or grey, at the size that `resize` says.
+def decode_image(encoded: bytes, resize: Resize, channels: int, exif: Exif = "ignore") -> np.ndarray:
+    """Decodes one image, in colour or grey, at the size that `resize` says.
 
     Of an animation it is the first frame. Alpha is dropped, not composited over a colour, as `tf.image` and Keras'
     `load_img` do. Grey of 16 bits keeps its high byte, as Pillow and `tf.image` do with 16-bit colour; floating grey is
@@ -86,6 +93,9 @@ def decode_image(encoded: bytes, resize: Resize, channels: int) -> np.ndarray:
       encoded: the file's bytes, in one of `FORMATS`.
       resize: with a shape; see `Resize.for_input`.
       channels: 3 for RGB, 1 for grey.
+      exif: what becomes of an orientation in the image's EXIF or XMP. `ignore` leaves the pixels as they are stored, as
+        `tf.io.decode_image`, Keras' `load_img` and torchvision's loaders do. `apply` turns them upright. Pillow itself
+        turns TIFF files by their EXIF, so that for these both are the same.
 
     Returns:
       uint8 [height, width, channels], read-only.
@@ -93,14 +103,17 @@ def decode_image(encoded: bytes, resize: Resize, channels: int) -> np.ndarray:
     Raises:
       UndecodableImage: the bytes are no image, are cut off or damaged, or the image is larger than Pillow's
         `Image.MAX_IMAGE_PIXELS`, before or after resizing.
-      ValueError: `resize` has no shape, or `channels` is neither 1 nor 3.
+      ValueError: `resize` has no shape, `channels` is neither 1 nor 3, or `exif` is neither of `EXIF`.
     """
     mode = _mode(channels)
-    pixels = _plain_jpeg(encoded, channels)
+    if exif not in EXIF:
+        raise ValueError(f"exif is {exif!r}; it must be {' or '.join(EXIF)}")
+    upright = exif == "apply"
+    pixels = None if upright and _may_be_turned(encoded) else _plain_jpeg(encoded, channels)
     if pixels is not None and pixels.shape == (*(resize.shape or ()), channels) and resize.how == "stretch":
         pixels.flags.writeable = False
         return pixels
-    image = _read(encoded, mode) if pixels is None else _in_mode(_image_of(pixels), mode)
+    image = _read(encoded, mode, upright) if pixels is None else _in_mode(_image_of(pixels), mode)
     return _sized(image, resize)
 
 
@@ -126,8 +139,13 @@ def resize_image(pixels: np.ndarray, resize: Resize, channels: int) -> np.ndarra
     return _sized(_in_mode(_image_of(pixels), _mode(channels)), resize)
 
 
+def _may_be_turned(encoded: bytes) -> bool:
+    """Whether there may be an orientation in EXIF or XMP. Such bytes elsewhere in the image only take longer."""
+    return b"Exif\0\0" in encoded or b"Orientation" in encoded
+
+
 def _plain_jpeg(encoded: bytes, channels: int) -> np.ndarray | None:
-    """The pixels of a JPEG in which there is nothing to decide; None of any other image, which is Pillow's to decode.
+    """The pixels of a JPEG as they are stored; None where there is something to decide, which is for Pillow.
 
     libjpeg-turbo makes them in both, bit for bit the same; but without Pillow's parsing in Python, under its lock, it
     takes a fifth of the time for 32×32 pixels, and two thirds for photographs of ImageNet.
@@ -138,8 +156,7 @@ def _plain_jpeg(encoded: bytes, channels: int) -> np.ndarray | None:
     Raises:
       UndecodableImage: it is too large.
     """
-    # What may turn an image, by EXIF or XMP; found elsewhere in the bytes, it only takes longer.
-    if not encoded.startswith(b"\xff\xd8\xff") or b"Exif\0\0" in encoded or b"Orientation" in encoded:
+    if not encoded.startswith(b"\xff\xd8\xff"):
         return None
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
@@ -179,20 +196,26 @@ def _sized(image: Image.Image, resize: Resize) -> np.ndarray:
     return np.asarray(_resize(image, resize)).reshape(*resize.shape, len(image.getbands()))
 
 
-def _read(encoded: bytes, mode: str) -> Image.Image:
-    """The decoded, upright image in Pillow's `mode` ("RGB" or "L"), at its own size."""
+def _read(encoded: bytes, mode: str, upright: bool) -> Image.Image:
+    """The decoded image in Pillow's `mode` ("RGB" or "L"), at its own size, turned upright or as it is stored."""
     if not encoded:
         raise UndecodableImage("the image is empty: 0 bytes")
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             _check_size(*image.size)
-            ImageOps.exif_transpose(image, in_place=True)
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
             # Pillow warns where a palette's transparency is lost, which here it is meant to be.
             image.info.pop("transparency", None)
             return (_eight_bits(image) if image.mode[0] in "IF" else image).convert(mode)
     except UndecodableImage:
         raise
     except UnidentifiedImageError as error:
+        if encoded[4:8] == b"ftyp" and encoded[8:12] in _HEIF:
+            raise UndecodableImage(
+                f"the image is HEIC or HEIF ({encoded[8:12].decode()}), which cannot be decoded here; convert it to "
+                "JPEG or PNG"
+            ) from error
         raise UndecodableImage(
             f"the {len(encoded)} bytes that begin with {encoded[:12]!r} are no image that can be read as any of "
             f"{', '.join(FORMATS)}"

@@ -250,14 +250,14 @@ def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> De
         return Decoded(record, None, None, Failure(record.image_id, record.index, stage, error, message))
 
     if record.image is None:
-        return failed("read", "NoImage", record.problem or "the record has no image")
+        return failed("read", record.error, record.problem or "the record has no image")
     try:
         label = model.index_of(record.label)
         settings.targets.requests(label)
     except ValueError as error:
         return failed("read", "UnusableLabel", str(error))
     try:
-        pixels = decode_image(record.image, model.resize, model.channels)
+        pixels = decode_image(record.image, model.resize, model.channels, model.exif)
     except UndecodableImage as error:
         return failed("decode", "UndecodableImage", str(error))
     # Without its encoded bytes, which nobody needs any more and which would wait in memory with the pixels.

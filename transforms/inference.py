@@ -15,7 +15,7 @@ import numpy as np
 from apache_beam.ml.inference.base import MaybeKeyedModelHandler, ModelHandler, PredictionResult, RunInference
 
 from transforms.clock import Clock
-from transforms.decode import Resize, UndecodableImage, decode_ahead, decode_image, resize_image
+from transforms.decode import EXIF, Exif, Resize, UndecodableImage, decode_ahead, decode_image, resize_image
 from transforms.explainer import Explainer, MethodSettings, Problem
 from transforms.fullgrad import Explanation, Options
 from transforms.memory import usable_cores
@@ -133,7 +133,7 @@ class ImageExplainer:
             if isinstance(image, np.ndarray):
                 pixels = resize_image(image, model.resize, model.channels)
             elif isinstance(image, bytes):
-                pixels = decode_image(image, model.resize, model.channels)
+                pixels = decode_image(image, model.resize, model.channels, model.exif)
             else:
                 raise UndecodableImage(
                     f"the image is of type {type(image).__name__}, where bytes or an array of uint8 is expected"
@@ -182,6 +182,7 @@ class FullGradModelHandler(ModelHandler):
         class_names: str | os.PathLike[str] | Sequence[str] | None = None,
         resize: Resize = _RESIZE,
         scale: str | Affine = "auto",
+        exif: Exif = "ignore",
         trust: bool = False,
         method: str = "fullgrad",
         maps: str = "reference",
@@ -211,6 +212,8 @@ class FullGradModelHandler(ModelHandler):
           resize: how an image gets the model's size.
           scale: how pixels are scaled: `auto` (an application's own way, and none for a file), `none`, `tf`, `torch`,
             `caffe`, the name of an application, or an `Affine`.
+          exif: what becomes of an orientation in an encoded image's EXIF or XMP: `ignore` or `apply`. An array is taken
+            as it is.
           trust: whether the model file may run code of its own.
           method, maps, biases, contrast, samples, noise_level, seed: as in `transforms.fullgrad.explain`.
           targets: `predicted`; `top-K`, such as `top-3`; or class indices.
@@ -237,6 +240,8 @@ class FullGradModelHandler(ModelHandler):
             raise ValueError(f"resize is {resize!r}; it must be a Resize, such as Resize((224, 224))")
         if not isinstance(scale, str | Affine):
             raise ValueError(f"scale is {scale!r}; it must be a name such as 'tf', or an Affine such as Affine(255)")
+        if exif not in EXIF:
+            raise ValueError(f"exif is {exif!r}; it must be {' or '.join(EXIF)}")
         if batch_size is not None and not _is_whole(batch_size):
             raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 up, or None")
         if failures not in ("raise", "return"):
@@ -252,6 +257,7 @@ class FullGradModelHandler(ModelHandler):
             resize=resize,
             scale=scale,
             class_names=_names(class_names),
+            exif=exif,
         )
         self._spec.check()
         at_once = batch_size or _AT_ONCE

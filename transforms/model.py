@@ -17,7 +17,7 @@ import numpy as np
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.decode import Resize
+from transforms.decode import Exif, Resize
 from transforms.memory import usable_cores
 from transforms.preprocess import Affine, Preprocessing, application_family, preprocessing
 from transforms.targets import Targets
@@ -44,6 +44,7 @@ class ModelSpec:
       resize: how an image gets the model's size.
       scale: as `preprocess.preprocessing` takes it; `auto` is an application's own, and nothing for a file.
       class_names: the classes' names in the order of the logits; None where they have none.
+      exif: what becomes of an orientation in an image's EXIF, as `decode.decode_image` takes it.
     """
 
     fingerprint: str
@@ -55,6 +56,7 @@ class ModelSpec:
     resize: Resize
     scale: str | Affine
     class_names: tuple[str, ...] | None
+    exif: Exif = "ignore"
 
     def check(self) -> None:
         """Checks the names in it, which needs no model.
@@ -78,6 +80,7 @@ class LoadedModel:
       resize: complete, with the shape that the model takes.
       channels: 1 or 3.
       class_names: K names, or None.
+      exif: what becomes of an orientation in an image's EXIF.
       batches_at_once: how many batches are computed at once: one, which all cores share or an accelerator computes; or
         as many as there are cores, each by one.
       compute: held while a batch is computed.
@@ -113,6 +116,7 @@ class LoadedModel:
             )
         self.channels = channels
         self.class_names = spec.class_names
+        self.exif = spec.exif
         try:
             self.resize = spec.resize if height is None or width is None else spec.resize.for_input((height, width))
         except ValueError as error:  # a short side that is shorter than the model's input

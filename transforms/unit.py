@@ -18,12 +18,14 @@ class Shard:
       format: `tfrecord`, `webdataset`, `parquet` or `folder`.
       size: bytes in the file, or files in the folder; tells when a shard changed between two runs.
       label: the class index that every image of a class folder has; None elsewhere.
+      name: what its images are called by, where its own name is not the only one: see `sources.ids`; None elsewhere.
     """
 
     path: str
     format: str
     size: int
     label: int | None = None
+    name: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

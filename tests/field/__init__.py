@@ -1,1 +1,1 @@
-"""What people have: files, labels and models from public reports, each with its right value."""
+"""What people have, and have reported elsewhere: each test is a statement about it, with its public source."""

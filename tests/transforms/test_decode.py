@@ -66,23 +66,6 @@ class TestPixels:
         in_png = decode_image(encode(wanted), resize, channels)
         np.testing.assert_array_equal(decode_image(encoded, resize, channels), in_png)
 
-    @pytest.mark.parametrize("where", ["exif", "xmp"])
-    def test_a_jpeg_is_turned_upright_too(self, where):
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
-        pixels = random_pixels(16, 24)
-        turned = encode(pixels, "JPEG", **{where: {"exif": exif, "xmp": xmp}[where]})
-        plain = encode(pixels, "JPEG")
-        np.testing.assert_array_equal(decode_image(turned, Resize((24, 16)), 3), np.rot90(as_it_is(plain), -1))
-
-    def test_the_image_is_turned_upright(self):
-        pixels = random_pixels(16, 24)
-        exif = Image.Exif()
-        exif[0x0112] = 6  # the camera was held on its side: upright is a quarter turn clockwise
-        decoded = decode_image(encode(pixels, exif=exif), Resize((24, 16)), 3)
-        np.testing.assert_array_equal(decoded, np.rot90(pixels, -1))
-
     def test_alpha_is_dropped(self):
         pixels = random_pixels(8, 8, 4)
         np.testing.assert_array_equal(as_it_is(encode(pixels)), pixels[..., :3])

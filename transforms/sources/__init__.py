@@ -3,11 +3,23 @@
 from transforms.sources.base import DamagedShard, Fields, Record, Source, UnreadableInput
 from transforms.sources.find import find_shards
 from transforms.sources.folder import FolderSource
+from transforms.sources.ids import with_distinct_names
 from transforms.sources.parquet import ParquetSource
 from transforms.sources.tfrecord import TFRecordSource
+from transforms.sources.tree import LeftOut
 from transforms.sources.webdataset import WebDatasetSource
 
-__all__ = ["DamagedShard", "Fields", "Record", "Source", "UnreadableInput", "find_shards", "source_for"]
+__all__ = [
+    "DamagedShard",
+    "Fields",
+    "LeftOut",
+    "Record",
+    "Source",
+    "UnreadableInput",
+    "find_shards",
+    "source_for",
+    "with_distinct_names",
+]
 
 _SOURCES: dict[str, type[Source]] = {
     source.format: source for source in (TFRecordSource, WebDatasetSource, ParquetSource, FolderSource)

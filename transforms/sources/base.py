@@ -6,7 +6,7 @@ import abc
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-from transforms.sources.files import file_name
+from transforms.sources.ids import fallback_id as fallback_id
 from transforms.unit import Shard
 
 
@@ -28,10 +28,11 @@ class Record:
 
     Attributes:
       index: its place in the shard, from 0.
-      image_id: its id, or `<shard's file name>#<index>` where it has none.
+      image_id: its id, or `<shard's name>#<index>` where it has none; see `sources.ids` for the name.
       image: the encoded image (JPEG, PNG, …), None where the record has none.
       label: a class index, a class name, or None where it is not known.
       problem: why `image` is None, in one sentence; None otherwise.
+      error: the kind of problem: `NoImage`, or `AmbiguousSample` where it cannot be told which image or label is meant.
     """
 
     index: int
@@ -39,11 +40,7 @@ class Record:
     image: bytes | None
     label: int | str | None = None
     problem: str | None = None
-
-
-def fallback_id(shard: Shard, index: int) -> str:
-    """The id of a record that brings none."""
-    return f"{file_name(shard.path)}#{index}"
+    error: str = "NoImage"
 
 
 def as_label(value: object) -> int | str | None:

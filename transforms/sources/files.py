@@ -10,7 +10,16 @@ from typing import BinaryIO, cast
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+# What Pillow reads, of the formats that `decode.FORMATS` lets it read.
+IMAGE_EXTENSIONS = frozenset(
+    "jpg jpeg jpe jfif jif mpo png apng webp bmp dib gif tif tiff ppm pgm pbm pnm pfm "
+    "jp2 j2k j2c jpc jpf jpx avif avifs".split()
+)
+# Images too, but none that can be decoded here: each becomes an error row, and is not lost without a word.
+OTHER_IMAGE_EXTENSIONS = frozenset(
+    "heic heif hif jxl svg psd xcf ico tga exr pcx qoi dds dng cr2 cr3 nef arw orf rw2 raf dcm".split()
+)
+_ALL_IMAGE_EXTENSIONS = IMAGE_EXTENSIONS | OTHER_IMAGE_EXTENSIONS
 
 # What a cut or corrupted gzip stream raises.
 GZIP_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
@@ -30,7 +39,8 @@ def file_name(path: str) -> str:
 
 def is_image_name(name: str) -> bool:
     """Whether a file is called as images are, and not hidden."""
-    return not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
+    stem, _, extension = name.rpartition(".")
+    return bool(stem) and not name.startswith(".") and extension.lower() in _ALL_IMAGE_EXTENSIONS
 
 
 def list_folder(folder: str, below: str = "*") -> list[FileMetadata]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.sources.base import UnreadableInput, listed
+from transforms.sources.base import UnreadableInput
+from transforms.sources.class_folders import ClassFolders, Contents, is_split
 from transforms.sources.files import (
     GZIP_DAMAGE,
     file_name,
@@ -23,6 +24,7 @@ from transforms.sources.files import (
     read_up_to,
 )
 from transforms.sources.tfrecord import is_frame_header
+from transforms.sources.tree import LeftOut, is_hidden
 from transforms.unit import Shard
 
 FORMATS = ("tfrecord", "webdataset", "parquet", "folder")
@@ -42,11 +44,16 @@ def find_shards(
     format: str = "auto",
     class_names: Sequence[str] | None = None,
     outputs: int | None = None,
+    *,
+    labelled: bool = True,
+    left_out: LeftOut | None = None,
 ) -> list[Shard]:
     """Finds the shards that patterns stand for.
 
-    A folder is one shard per sub-folder with images, its class, or one without a label where the images are in the
-    folder itself; nothing nested deeper is searched. A folder without images stands for the shard files in it.
+    A folder is one shard per sub-folder with images, its class, or one without a label where all images are in the
+    folder itself. Class folders are searched to any depth, links are followed, and their order is that of Keras'
+    `image_dataset_from_directory`. A folder without images stands for the shard files in it. A glob that matches
+    folders of images, such as `data/*`, stands for these class folders.
 
     Args:
       patterns: a path or glob, or several, on any file system that Beam knows. Local paths are made absolute: workers
@@ -55,6 +62,8 @@ def find_shards(
       class_names: of the model's outputs. Class folders that are all called by these names get their places as labels.
       outputs: how many classes the model has. Class folders with other names are labelled in sorted order if there
         are that many of them. Leave both out where labels are not wanted.
+      labelled: whether labels are wanted. Without them, a folder may have images both in itself and in sub-folders.
+      left_out: is told what was found in folders and is not read.
 
     Returns:
       The shards, in the order of the patterns, those of one pattern sorted by path, each once.
@@ -64,12 +73,11 @@ def find_shards(
     """
     if format not in ("auto", *FORMATS):
         raise UnreadableInput(f"format {format!r} is not one of auto, {', '.join(FORMATS)}")
+    search = _Search(_Detection(format), labelled, LeftOut() if left_out is None else left_out)
     shards: dict[str, Shard] = {}
-    classes: dict[str, str] = {}
-    detect = _Detection(format)
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         try:
-            found = _shards_of(pattern, detect, classes)
+            found = search.shards_of(pattern)
         except OSError as error:  # Beam's own errors are of this kind too, around those that tell why
             reasons = getattr(error, "exception_details", None) or {pattern: error}
             raise UnreadableInput(f"{pattern!r} cannot be read: {'; '.join(map(str, reasons.values()))}") from error
@@ -81,9 +89,9 @@ def find_shards(
     if len(examples) > 1:
         listing = ", ".join(f"{kind} ({path})" for kind, path in sorted(examples.items()))
         raise UnreadableInput(f"the shards are of several formats, {listing}; give those of one")
-    labels = _labels(sorted(set(classes.values())), class_names, outputs) if classes else {}
+    labels = search.classes.labels(class_names, outputs)
     return [
-        dataclasses.replace(shard, label=labels[classes[shard.path]]) if shard.path in classes else shard
+        dataclasses.replace(shard, label=labels[shard.path]) if shard.path in labels else shard
         for shard in shards.values()
     ]
 
@@ -97,12 +105,9 @@ class _Detection:
 
     def __call__(self, path: str) -> str | None:
         """The format, or `image` for a single image, or None where it is none that is known."""
-        name = file_name(path)
-        for format, pattern in _NAMES:
-            if pattern.search(name):
-                return format
-        if is_image_name(name):
-            return "image"
+        format = _format_of_name(file_name(path))
+        if format is not None:
+            return format
         # Looking into each of a thousand `train-00000-of-01024` on a remote file system would take minutes.
         shape = re.sub(r"\d+", "0", path)
         if shape not in self._by_name_shape:
@@ -110,85 +115,145 @@ class _Detection:
         return self._by_name_shape[shape]
 
 
-def _shards_of(pattern: str, detect: _Detection, classes: dict[str, str]) -> list[Shard]:
-    """The shards of one pattern; notes for each class folder among them what its class is called."""
-    path = _normalised(pattern)
-    # A name with brackets in it is no glob if there is something of that name.
-    if _GLOB.search(path) and not FileSystems.exists(path):
-        files = FileSystems.match([path])[0].metadata_list
-    elif _is_folder(path):
-        return _shards_in_folder(path, detect, classes)
-    else:
+class _Search:
+    """Looks for the shards of patterns, and gathers the class folders among them and what is left out."""
+
+    def __init__(self, detect: _Detection, labelled: bool, left_out: LeftOut):
+        self.classes = ClassFolders()
+        self._detect = detect
+        self._labelled = labelled
+        self._left_out = left_out
+
+    def shards_of(self, pattern: str) -> list[Shard]:
+        path = _normalised(pattern)
+        # A name with brackets in it is no glob if there is something of that name.
+        if _GLOB.search(path) and not FileSystems.exists(path):
+            return self._of_glob(path, pattern)
+        if _is_folder(path):
+            return self._in_folder(path)
         files = [file for file in FileSystems.match([_GLOB.sub("?", path)])[0].metadata_list if file.path == path]
-    if not files:
-        raise UnreadableInput(f"no file or folder matches {pattern!r}")
-    return [_shard_of_file(file, detect) for file in sorted(files, key=lambda file: file.path)]
+        if not files:
+            raise UnreadableInput(f"no file or folder matches {pattern!r}")
+        return [self._of_file(file) for file in files]
 
+    def _of_glob(self, path: str, pattern: str) -> list[Shard]:
+        files = sorted(FileSystems.match([path])[0].metadata_list, key=lambda file: file.path)
+        named = [_format_of_name(file_name(file.path)) for file in files]
+        if self._detect.configured in ("auto", "folder") and not set(named) & set(FORMATS):
+            if path.endswith("/**") and _is_folder(path[:-3]) and "image" in named:
+                return self._in_folder(path[:-3])
+            folders = _matching_folders(path)
+            contents = {folder: Contents.of(folder) for folder in folders if not is_hidden(file_name(folder))}
+            if any(each.own or each.nested for each in contents.values()):
+                for file in files:
+                    if is_image_name(file_name(file.path)):
+                        self._left_out.add("image beside the folders", file.path)
+                    else:
+                        self._left_out.add_file(file.path)
+                for folder in folders:
+                    if folder not in contents:
+                        self._left_out.add("hidden folder", folder)
+                return self._of_folders(contents)
+        if not files:
+            raise UnreadableInput(f"no file or folder matches {pattern!r}")
+        return [self._of_file(file) for file in files]
 
-def _shard_of_file(file: FileMetadata, detect: _Detection) -> Shard:
-    if detect.configured == "folder":
-        raise UnreadableInput(f"{file.path} is not a folder with images in it")
-    format = detect.configured if detect.configured != "auto" else detect(file.path)
-    if format == "image":
-        raise UnreadableInput(f"{file.path} is a single image; give the folder it is in")
-    if format is None:
-        what = "is empty" if file.size_in_bytes == 0 else "looks like no TFRecord, tar or Parquet file"
-        raise UnreadableInput(f"{file.path} {what}; input.format says what it is where this cannot be seen")
-    return Shard(file.path, format, file.size_in_bytes)
+    def _of_folders(self, contents: dict[str, Contents]) -> list[Shard]:
+        """Shards of folders that a glob matches: each is a class, unless all are called as parts of a dataset are."""
+        if all(is_split(file_name(folder)) for folder in contents):
+            return [
+                shard
+                for folder, each in contents.items()
+                if each.own or each.nested
+                for shard in self._in_folder(folder)
+            ]
+        shards = []
+        for folder, each in contents.items():
+            self._left_out.update(each.left_out, folder)
+            images = each.own + each.nested
+            self.classes.add(folder, images, each.with_images)
+            if images:
+                shards.append(Shard(folder, "folder", images))
+            else:
+                self._left_out.add("folder without images", folder)
+        return shards
 
+    def _of_file(self, file: FileMetadata) -> Shard:
+        configured = self._detect.configured
+        if configured == "folder":
+            raise UnreadableInput(f"{file.path} is not a folder with images in it")
+        format = configured if configured != "auto" else self._detect(file.path)
+        if format == "image":
+            raise UnreadableInput(f"{file.path} is a single image; give the folder it is in")
+        if format is None:
+            what = "is empty" if file.size_in_bytes == 0 else "looks like no TFRecord, tar or Parquet file"
+            raise UnreadableInput(f"{file.path} {what}; input.format says what it is where this cannot be seen")
+        return Shard(file.path, format, file.size_in_bytes)
 
-def _shards_in_folder(folder: str, detect: _Detection, classes: dict[str, str]) -> list[Shard]:
-    files = list_folder(folder)
-    flat = sum(is_image_name(file_name(file.path)) for file in files)
-    if detect.configured in ("auto", "folder"):
-        counts: Counter[str] = Counter()
-        for file in list_folder(folder, "*/*"):
-            parent, _, name = file.path.rpartition("/")
-            if is_image_name(name) and not file_name(parent).startswith("."):
-                counts[parent] += 1
-        if flat and counts:
+    def _in_folder(self, folder: str) -> list[Shard]:
+        configured = self._detect.configured
+        contents = Contents.of(folder) if configured in ("auto", "folder") else None
+        if contents is not None and (contents.own or contents.nested):
+            return self._of_images(folder, contents)
+        shards = []
+        left_out = LeftOut()
+        for file in list_folder(folder):
+            format = self._detect(file.path)
+            if format is not None and format in (FORMATS if configured == "auto" else (configured,)):
+                shards.append(Shard(file.path, format, file.size_in_bytes))
+            else:
+                left_out.add_file(file_name(file.path))
+        if not shards:
+            sought = {"auto": "images or shards", "folder": "images"}.get(configured, f"{configured} shards")
+            there = left_out if contents is None else contents.left_out
+            raise UnreadableInput(f"{folder} holds no {sought}{f'; there is {there}' if there else ', it is empty'}")
+        self._left_out.update(left_out, folder)
+        return shards
+
+    def _of_images(self, folder: str, contents: Contents) -> list[Shard]:
+        """Shards of a folder that has images in it or below."""
+        self._left_out.update(contents.left_out, folder)
+        if not contents.nested:
+            return [Shard(folder, "folder", contents.own)]
+        if contents.own and not self._labelled:
+            return [Shard(folder, "folder", contents.own + contents.nested)]
+        with_images = contents.with_images
+        if contents.own:
             raise UnreadableInput(
-                f"{folder} has {flat} images itself and others in {len(counts)} sub-folders; give one kind of them, "
-                "the class folders' parent or a flat folder"
+                f"{folder} has {contents.own} images itself and others in {len(with_images)} sub-folders; move them "
+                f"into a folder of their own, give {folder}/* for the sub-folders alone, or set input.fields.label to "
+                "'' to take all of them without labels"
             )
-        if flat:
-            return [Shard(folder, "folder", flat)]
-        if counts:
-            classes.update((parent, file_name(parent)) for parent in counts)
-            return [Shard(parent, "folder", counts[parent]) for parent in sorted(counts)]
-    shards = []
-    for file in files:
-        format = detect(file.path)
-        if format is not None and format in (FORMATS if detect.configured == "auto" else (detect.configured,)):
-            shards.append(Shard(file.path, format, file.size_in_bytes))
-    if not shards:
-        sought = {"auto": "images or shards", "folder": "images"}.get(detect.configured, f"{detect.configured} shards")
-        raise UnreadableInput(f"{folder} holds no {sought}; folders deeper than its sub-folders are not searched")
-    return shards
+        if self._detect.configured == "auto":
+            for file in list_folder(folder):
+                format = _format_of_name(file_name(file.path))
+                if format in ("tfrecord", "webdataset"):
+                    raise UnreadableInput(
+                        f"{folder} has shards itself ({file.path}) and images in {len(with_images)} sub-folders; set "
+                        f"input.format to {format} or to folder to say which are meant"
+                    )
+        for name in sorted(contents.below):
+            self.classes.add(f"{folder}/{name}", contents.below[name], contents.inner.get(name, ()))
+        return [Shard(f"{folder}/{name}", "folder", contents.below[name]) for name in sorted(with_images)]
 
 
-def _labels(folders: list[str], class_names: Sequence[str] | None, outputs: int | None) -> dict[str, int]:
-    """Class indices for the names of class folders.
+def _format_of_name(name: str) -> str | None:
+    """The format that a file's name tells, `image` for a single image, or None."""
+    found = next((format for format, pattern in _NAMES if pattern.search(name)), None)
+    return "image" if found is None and is_image_name(name) else found
 
-    Raises:
-      UnreadableInput: there is no telling which class a folder is.
-    """
-    places = {name: place for place, name in reversed(list(enumerate(class_names or ())))}
-    unknown = [name for name in folders if name not in places]
-    if not unknown:
-        return {name: places[name] for name in folders}
-    if class_names and len(unknown) < len(folders):
-        # Counting would label the others by their sorted order, which need not be that of the class names.
-        raise UnreadableInput(
-            f"the class folders {listed(unknown)} are not among the model.class_names, while others are; rename them, "
-            "or set input.fields.label to '' to go without labels"
-        )
-    if outputs is not None and outputs != len(folders):
-        raise UnreadableInput(
-            f"there are {len(folders)} class folders ({listed(folders)}) but the model has {outputs} classes; give "
-            "model.class_names in which these folders' names are, or set input.fields.label to '' to go without labels"
-        )
-    return {name: place for place, name in enumerate(folders)}
+
+def _matching_folders(pattern: str) -> list[str]:
+    """The folders that a glob matches, sorted by path."""
+    if FileSystems.get_scheme(pattern) is None:
+        found = {path for path in glob.glob(pattern) if os.path.isdir(path)}
+    elif "**" in pattern:
+        return []
+    else:
+        depth = pattern.count("/") + 1
+        inside = FileSystems.match([f"{pattern}/**"])[0].metadata_list
+        found = {"/".join(file.path.split("/")[:depth]) for file in inside}
+    return sorted(found)
 
 
 def _normalised(pattern: str) -> str:

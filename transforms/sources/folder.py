@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.sources.base import Record, Source, UnreadableInput
-from transforms.sources.files import file_name, is_image_name, list_folder, open_file
+from transforms.sources.files import open_file
+from transforms.sources.ids import id_prefix
+from transforms.sources.tree import Entry, image_entries
 from transforms.unit import Shard
+
+# What is wrong with one file, however often it is tried.
+_OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class FolderSource(Source):
-    """Records are the folder's own image files, by name; the label is the shard's.
+    """Records are the image files in the folder and in those below it; the label is the shard's.
 
-    The id is the file's name, behind its folder's where that is a class: `cat/0001.jpg`.
+    They come folder by folder, and by name in each. The id is the file's path from the folder, behind the folder's name
+    where that is a class: `cat/0001.jpg`, `cat/kaggle/0001.jpg`. A folder below that cannot be listed is a record
+    without an image.
     """
 
     format = "folder"
@@ -23,28 +31,38 @@ class FolderSource(Source):
         for field, name in (("image", self.fields.image), ("id", self.fields.id), ("label", self.fields.label)):
             if name:
                 raise UnreadableInput(f"{shard.path} is a folder of images, which has no {name!r} for the {field}")
-        if not _image_paths(shard):
+        if not _entries(shard):
             # A file system without folders lists nothing for one that is not there.
             kind = "holds no images" if FileSystems.exists(shard.path) else "is not there"
             raise UnreadableInput(f"the folder {shard.path} {kind}")
 
     def count(self, shard: Shard) -> int:
-        return len(_image_paths(shard))
+        return len(_entries(shard))
 
     def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[Record]:
-        prefix = "" if shard.label is None else file_name(shard.path) + "/"
+        prefix = id_prefix(shard)
         label = None if self.fields.label == "" else shard.label
-        for index, path in enumerate(_image_paths(shard)[start:stop], start):
-            image = problem = None
-            try:
-                with open_file(path) as file:
-                    image = file.read() or None
-            except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-                problem = f"{path} cannot be read: {error.strerror or error}"
-            if image is None and problem is None:
-                problem = f"{path} is empty"
-            yield Record(index, prefix + file_name(path), image, label, problem)
+        for index, entry in enumerate(_entries(shard)[start:stop], start):
+            image, problem = _read(f"{shard.path}/{entry.path}".rstrip("/"), entry)
+            yield Record(index, (prefix + entry.path).rstrip("/"), image, label, problem)
 
 
-def _image_paths(shard: Shard) -> list[str]:
-    return [file.path for file in list_folder(shard.path) if is_image_name(file_name(file.path))]
+def _read(path: str, entry: Entry) -> tuple[bytes | None, str | None]:
+    """The file's bytes, or None and why there are none."""
+    if entry.kind == "unreadable":
+        return None, f"the folder {path} cannot be listed: {entry.problem}"
+    try:
+        with open_file(path) as file:
+            image = file.read()
+    except OSError as error:
+        if error.errno not in _OF_THE_FILE and not isinstance(error, FileNotFoundError):
+            raise
+        return None, f"{path} cannot be read: {error.strerror or error}"
+    return (image, None) if image else (None, f"{path} is empty")
+
+
+def _entries(shard: Shard) -> list[Entry]:
+    try:
+        return image_entries(shard.path)
+    except FileNotFoundError:
+        return []

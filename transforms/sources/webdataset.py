@@ -11,7 +11,16 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from transforms.sources.base import DamagedShard, Record, Source, UnreadableInput, as_label, fallback_id, listed
-from transforms.sources.files import GZIP_DAMAGE, IMAGE_EXTENSIONS, gunzip, is_gzip, open_file, read_up_to, skip
+from transforms.sources.files import (
+    GZIP_DAMAGE,
+    IMAGE_EXTENSIONS,
+    OTHER_IMAGE_EXTENSIONS,
+    gunzip,
+    is_gzip,
+    open_file,
+    read_up_to,
+    skip,
+)
 from transforms.unit import Shard
 
 # Key: directory and base name up to its first dot; extension: what follows. Hidden and dotless files are no part of it.
@@ -21,11 +30,18 @@ _DAMAGE = (tarfile.TarError, *GZIP_DAMAGE)
 
 _PIECE = 1 << 16
 
+# A check looks for a sample with one image among so many samples, and among so many that have several.
+_CHECKED_SAMPLES = 256
+_CHECKED_IMAGES = 16
+
 
 class WebDatasetSource(Source):
     """Fields are members' extensions (`jpg`, `input.png`, `cls`) or `json.KEY`, a key of the sample's JSON member.
 
-    Defaults: the first member with an image's extension; the sample's key as id; `cls`, else `json.label`, as label.
+    Defaults: the member with an image's extension; the sample's key as id; `cls`, else `json.label`, as label. A sample
+    with several such images, or one that has a member twice, is a record without an image: nothing says which is meant.
+    A sample whose key stood before in the shard is named by its place. Members called `__…__`, as the index that some
+    writers put first, are notes of WebDataset's, and no samples.
     """
 
     format = "webdataset"
@@ -37,16 +53,28 @@ class WebDatasetSource(Source):
                     break
             except _DAMAGE as error:
                 raise UnreadableInput(f"{shard.path} is not a tar file: {error}") from error
-        try:
-            sample = next(self._samples(shard, 0, 1), None)
-        except DamagedShard:
+        samples: list[_Sample] = []
+        with contextlib.suppress(DamagedShard):
+            for each in self._samples(shard, 0, _CHECKED_SAMPLES):
+                samples.append(each)
+                if each.image_extension is not None and not each.ambiguity:
+                    break
+                if sum(found.image_extension is not None for found in samples) == _CHECKED_IMAGES:
+                    break
+        if not samples:
             return
-        if sample is None:
-            return
+        with_images = [each for each in samples if each.image_extension is not None]
+        sample = with_images[-1] if with_images else samples[0]
         extensions = listed(sample.extensions)
-        if sample.image_extension is None:
-            wanted = "image" if self.fields.image is None else repr(self.fields.image)
-            raise UnreadableInput(f"{shard.path}: sample {sample.key!r} has no {wanted} member; it has {extensions}")
+        if not with_images:
+            others = f"; the next {len(samples) - 1} have none either" if len(samples) > 1 else ""
+            raise UnreadableInput(
+                f"{shard.path}: sample {sample.key!r} has no {self._wanted} member; it has {extensions}{others}"
+            )
+        if len(with_images) > 1 and all(each.ambiguity for each in with_images):
+            raise UnreadableInput(
+                f"{shard.path}: {sample.ambiguity}; so it is with each of the first {len(with_images)}"
+            )
         for name in filter(None, (self.fields.id, self.fields.label)):
             member, is_key, key = _split_field(name)
             place = f"{shard.path}: sample {sample.key!r}"
@@ -74,12 +102,16 @@ class WebDatasetSource(Source):
                 raise
 
     def _record(self, shard: Shard, sample: _Sample) -> Record:
-        given_id = sample.key if self.fields.id is None else sample.value(self.fields.id)
+        own_key = None if sample.is_repeated else sample.key
+        given_id = own_key if self.fields.id is None else sample.value(self.fields.id)
         image_id = fallback_id(shard, sample.index) if given_id in (None, "") else str(given_id)
         image = problem = None
+        if sample.ambiguity:
+            return Record(sample.index, image_id, None, None, sample.ambiguity, "AmbiguousSample")
         if sample.image_extension is None:
-            wanted = "image" if self.fields.image is None else repr(self.fields.image)
-            problem = f"sample {sample.key!r} has no {wanted} member; it has {listed(sample.extensions)}"
+            problem = f"sample {sample.key!r} has no {self._wanted} member; it has {listed(sample.extensions)}"
+            if sample.is_repeated:
+                problem += ", and others of its members stand earlier in the file; they must stand together"
         else:
             image = sample.contents[sample.image_extension] or None
             if image is None:
@@ -106,6 +138,7 @@ class WebDatasetSource(Source):
           DamagedShard: after the last sample with a whole image.
         """
         sample: _Sample | None = None
+        keys: set[int] = set()  # hashes, as a shard may have very many
         with open_file(shard.path) as raw:
             file = _decompressed(raw)
             try:
@@ -114,13 +147,16 @@ class WebDatasetSource(Source):
                     if name is None or not member.isfile():
                         continue
                     key, extension = name[1], name[2].lower()
+                    if _is_note(key) and not self._is_image(extension):
+                        continue
                     if sample is None or sample.key != key:
                         index = 0 if sample is None else sample.index + 1
                         if sample is not None:
                             yield sample
                         if stop is not None and index >= stop:
                             return
-                        sample = _Sample(index, key)
+                        sample = _Sample(index, key, is_repeated=hash(key) in keys)
+                        keys.add(hash(key))
                     sample.extensions.append(extension)
                     self._load(sample, extension, file, member, wanted=start is not None and sample.index >= start)
             except _DAMAGE as error:
@@ -134,18 +170,29 @@ class WebDatasetSource(Source):
 
     def _load(self, sample: _Sample, extension: str, file: BinaryIO, member: tarfile.TarInfo, wanted: bool) -> None:
         """Reads a member if it is one of those asked for; of the image at least makes sure that it is whole."""
-        if extension in sample.contents:
-            return
-        if self._is_image(extension) and sample.image_extension is None:
-            sample.contents[extension] = _read(file, member) if wanted else _make_sure(file, member)
-            sample.image_extension = extension
+        if self._is_image(extension):
+            # What cannot be decoded gives way to what can: a camera's raw file beside its JPEG.
+            if extension in OTHER_IMAGE_EXTENSIONS and sample.images and self.fields.image is None:
+                return
+            if sample.images and sample.images[0] in OTHER_IMAGE_EXTENSIONS and self.fields.image is None:
+                sample.contents.pop(sample.images.pop())
+            if not sample.images:
+                sample.contents[extension] = _read(file, member) if wanted else _make_sure(file, member)
+            sample.images.append(extension)
         elif wanted and extension in self._text_members():
-            sample.contents[extension] = _read(file, member)
+            if extension in sample.contents:
+                sample.doubled = extension
+            else:
+                sample.contents[extension] = _read(file, member)
 
     def _is_image(self, extension: str) -> bool:
         if self.fields.image is None:
-            return extension in IMAGE_EXTENSIONS
+            return extension in IMAGE_EXTENSIONS or extension in OTHER_IMAGE_EXTENSIONS
         return extension == _split_field(self.fields.image)[0]
+
+    @property
+    def _wanted(self) -> str:
+        return "image" if self.fields.image is None else repr(self.fields.image)
 
     def _text_members(self) -> set[str]:
         names = {"cls", "json"} if self.fields.label is None else {_split_field(self.fields.label)[0]}
@@ -160,14 +207,33 @@ class _Sample:
       index: its place in the shard.
       extensions: of all its members, in the archive's order.
       contents: the members that were read, by extension.
-      image_extension: which of them is the image, None where none is.
+      images: which of them are images, one of them where all is well.
+      doubled: a member that is read and stands there twice; None where there is none.
+      is_repeated: whether an earlier sample of the shard has the same key.
     """
 
     index: int
     key: str
     extensions: list[str] = dataclasses.field(default_factory=list)
     contents: dict[str, bytes] = dataclasses.field(default_factory=dict)
-    image_extension: str | None = None
+    images: list[str] = dataclasses.field(default_factory=list)
+    doubled: str | None = None
+    is_repeated: bool = False
+
+    @property
+    def image_extension(self) -> str | None:
+        return self.images[0] if self.images else None
+
+    @property
+    def ambiguity(self) -> str | None:
+        """Why it cannot be told which member is meant, in a sentence; None where it can."""
+        if len(set(self.images)) > 1:
+            return (
+                f"sample {self.key!r} has {len(self.images)} images ({listed(self.images)}), and nothing says which is "
+                "meant; set input.fields.image to one of these, or give each image a key of its own"
+            )
+        doubled = self.images[0] if len(self.images) > 1 else self.doubled
+        return f"sample {self.key!r} has the member {doubled!r} more than once" if doubled else None
 
     def json(self) -> dict[str, object]:
         """The JSON member; empty where it is absent or no object: a label that cannot be read is one not known."""
@@ -185,6 +251,11 @@ class _Sample:
         if member not in self.contents:
             return None
         return self.contents[member].decode("utf-8", errors="replace").strip()
+
+
+def _is_note(key: str) -> bool:
+    name = key.rpartition("/")[2]
+    return len(name) > 4 and name.startswith("__") and name.endswith("__")
 
 
 def _split_field(field: str) -> tuple[str, bool, str]:

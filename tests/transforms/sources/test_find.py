@@ -7,7 +7,7 @@ import pytest
 
 from tests.shards import write_folder, write_parquet, write_tfrecord, write_webdataset
 from tests.transforms.sources.shard_samples import noise_samples
-from transforms.sources import UnreadableInput, find_shards
+from transforms.sources import LeftOut, UnreadableInput, find_shards
 from transforms.unit import Shard
 
 SAMPLES = noise_samples(6)
@@ -182,9 +182,71 @@ def test_images_beside_class_folders_are_refused(classes: pathlib.Path) -> None:
         find_shards(str(classes))
 
 
-def test_nothing_deeper_than_class_folders_is_searched(classes: pathlib.Path) -> None:
-    with pytest.raises(UnreadableInput, match="holds no images or shards"):
-        find_shards(str(classes.parent))
+def test_images_beside_class_folders_are_taken_where_labels_are_not_wanted(classes: pathlib.Path) -> None:
+    write_folder(classes, SAMPLES[:1])
+    assert find_shards(str(classes), labelled=False) == [Shard(str(classes), "folder", 7)]
+
+
+def test_a_folder_above_the_class_folders_is_refused_with_what_would_be_right(classes: pathlib.Path) -> None:
+    with pytest.raises(
+        UnreadableInput, match=r"1 class folders .* 3 classes; .* or give '.*/classes' instead, .* 3 fold"
+    ):
+        find_shards(str(classes.parent), outputs=3)
+    with pytest.raises(UnreadableInput, match=r"'classes' are not among the model.class_names, but those in them are"):
+        find_shards(str(classes.parent), class_names=CLASSES, outputs=3)
+
+
+def test_parts_of_a_dataset_are_no_classes(classes: pathlib.Path) -> None:
+    for part in ("train", "Test"):
+        shutil.copytree(classes, classes.parent / "parts" / part)
+    parts = classes.parent / "parts"
+    with pytest.raises(UnreadableInput, match=r"'Test', 'train' are called as parts of a dataset .* give '.*/Test', "):
+        find_shards(str(parts), outputs=2)
+    assert [shard.label for shard in find_shards(str(parts), class_names=["train", "Test"], outputs=2)] == [1, 0]
+    assert len(find_shards(str(parts), labelled=False)) == 2
+    assert [shard.label for shard in find_shards(str(parts / "*"), outputs=3)] == [0, 1, 2, 0, 1, 2]
+    for part in ("train", "Test"):
+        write_folder(classes.parent / "flat_parts" / part, SAMPLES)
+    with pytest.raises(UnreadableInput, match=r"'Test', 'train' are called as parts of a dataset .* give '.*/Test', "):
+        find_shards(str(classes.parent / "flat_parts"), outputs=2)
+    assert [shard.label for shard in find_shards(str(classes.parent / "flat_parts" / "*"), outputs=2)] == [None, None]
+
+
+def test_a_glob_of_class_folders_stands_for_them(classes: pathlib.Path) -> None:
+    left_out = LeftOut()
+    write_folder(classes, SAMPLES[:1])
+    (classes / "notes.txt").touch()
+    for pattern in ("*", "*/", "[abc]*"):
+        assert find_shards(str(classes / pattern), outputs=3, left_out=left_out) == [
+            Shard(str(classes / name), "folder", 2, label) for label, name in enumerate(CLASSES)
+        ]
+    assert f"2 images beside the folders (such as {classes}/image0000.png)" in str(left_out)
+    assert f"2 .txt files (such as {classes}/notes.txt)" in str(left_out)
+    with pytest.raises(UnreadableInput, match=r"2 class folders \('ant', 'bee'\) but the model has 3"):
+        find_shards(str(classes / "[ab]*"), outputs=3)
+    labels = _labels(find_shards(str(classes / "[bc]*"), class_names=CLASSES, outputs=3))
+    assert labels == {"bee": 1, "cat": 2}
+
+
+def test_a_glob_of_everything_below_is_the_folder(classes: pathlib.Path) -> None:
+    assert find_shards(str(classes / "**"), outputs=3) == find_shards(str(classes), outputs=3)
+
+
+def test_shards_beside_folders_of_images_are_refused_unless_the_format_is_given(classes: pathlib.Path) -> None:
+    write_tfrecord(classes / "x.tfrecord", SAMPLES)
+    with pytest.raises(UnreadableInput, match=r"has shards itself \(.*x.tfrecord\) and images in 3 sub-folders"):
+        find_shards(str(classes), outputs=3)
+    assert _paths(find_shards(str(classes), "tfrecord", outputs=3)) == ["x.tfrecord"]
+    assert len(find_shards(str(classes), "folder", outputs=3)) == 3
+
+
+def test_a_folder_without_images_or_shards_is_refused_with_what_is_there(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "there" / "cat").mkdir(parents=True)
+    (tmp_path / "there" / "cat" / "x.npy").touch()
+    with pytest.raises(
+        UnreadableInput, match=r"no images or shards; there is 1 .npy file \(cat/x.npy\), 1 folder without"
+    ):
+        find_shards(str(tmp_path / "there"))
 
 
 def test_an_empty_folder_is_refused(tmp_path: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -28,15 +29,20 @@ def test_images_of_a_class_folder_carry_its_name_and_label(tmp_path: pathlib.Pat
     ]
 
 
-def test_only_the_folders_own_visible_images_count(tmp_path: pathlib.Path) -> None:
+def test_visible_images_count_at_any_depth(tmp_path: pathlib.Path) -> None:
     write_folder(tmp_path, SAMPLES)
     (tmp_path / ".hidden.png").write_bytes(b"x")
     (tmp_path / "notes.txt").write_bytes(b"x")
     (tmp_path / "deeper").mkdir()
     (tmp_path / "deeper" / "image.png").write_bytes(b"x")
-    shard = Shard(str(tmp_path), "folder", 6)
-    assert FolderSource().count(shard) == 6
-    assert [record.image_id for record in FolderSource().read(shard)] == [image_id for image_id, _, _ in SAMPLES]
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "image.png").write_bytes(b"x")
+    shard = Shard(str(tmp_path), "folder", 7)
+    assert FolderSource().count(shard) == 7
+    ids = [*(image_id for image_id, _, _ in SAMPLES), "deeper/image.png"]
+    assert [record.image_id for record in FolderSource().read(shard)] == ids
+    named = dataclasses.replace(shard, name="a/b", label=1)
+    assert [record.image_id for record in FolderSource().read(named)] == [f"a/b/{image_id}" for image_id in ids]
 
 
 def test_an_image_that_cannot_be_read_is_a_problem_of_its_own(tmp_path: pathlib.Path) -> None:
@@ -64,11 +70,12 @@ def test_a_folder_called_like_a_pattern_is_taken_by_its_name(tmp_path: pathlib.P
 
 def test_a_check_refuses_fields_and_folders_without_images(tmp_path: pathlib.Path) -> None:
     write_folder(tmp_path / "images", SAMPLES)
+    (tmp_path / "none").mkdir()
     shard = Shard(str(tmp_path / "images"), "folder", 6)
     FolderSource().check(shard)
     with pytest.raises(UnreadableInput, match="'image/class/label'"):
         FolderSource(Fields(label="image/class/label")).check(shard)
     with pytest.raises(UnreadableInput, match="holds no images"):
-        FolderSource().check(Shard(str(tmp_path), "folder", 0))
+        FolderSource().check(Shard(str(tmp_path / "none"), "folder", 0))
     with pytest.raises(UnreadableInput, match="is not there"):
         FolderSource().check(Shard(str(tmp_path / "gone"), "folder", 0))

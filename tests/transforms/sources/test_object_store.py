@@ -11,7 +11,7 @@ from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 
 from tests.shards import write_folder, write_parquet, write_tfrecord, write_webdataset
 from tests.transforms.sources.shard_samples import noise_samples
-from transforms.sources import Fields, UnreadableInput, find_shards, source_for
+from transforms.sources import Fields, LeftOut, UnreadableInput, find_shards, source_for
 
 SAMPLES = noise_samples(12)
 
@@ -91,6 +91,31 @@ def test_shards_are_found_and_read(bucket: str, pattern: str, format: str, shard
         records = list(source.read(shard, 0, 2)) + list(source.read(shard, 2))
         assert len(records) == source.count(shard) == (12 if shards < 3 else 4)
         assert all(record.problem is None for record in records)
+
+
+def test_class_folders_are_searched_to_any_depth(bucket: str) -> None:
+    for name in (
+        "ant/kaggle/x.png",
+        "ant/.hidden/x.png",
+        "bee/notes.txt",
+        "bee/",
+        "__MACOSX/ant/._x.png",
+        "dog/deep/y.JPG",
+    ):
+        ObjectStore.objects[f"{bucket}/classes/{name}"] = b"x"
+    left_out = LeftOut()
+    for pattern in ("classes", "classes/*", "class*/*", "classes/**"):
+        found = find_shards(f"{bucket}/{pattern}", outputs=4, left_out=left_out)
+        assert [(shard.path, shard.size, shard.label) for shard in found] == [
+            (f"{bucket}/classes/{name}", size, label)
+            for label, (name, size) in enumerate(zip(("ant", "bee", "cat", "dog"), (5, 4, 4, 1), strict=True))
+        ]
+        records = [record for shard in found for record in source_for("folder", Fields()).read(shard)]
+        assert [record.image_id for record in records][4] == "ant/kaggle/x.png"
+        assert records[-1].image_id == "dog/deep/y.JPG"
+    assert "6 files in a hidden folder" in str(left_out)
+    assert f"2 hidden folders (such as {bucket}/classes/__MACOSX)" in str(left_out)
+    assert "4 .txt files" in str(left_out)
 
 
 def test_what_is_not_there_is_refused(bucket: str) -> None:
