@@ -26,6 +26,7 @@ from apache_beam.runners.runner import PipelineRunner, PipelineState
 
 from pipeline.config import Config
 from pipeline.config import Resize as ResizeSetting
+from pipeline.fields import find_fields
 from pipeline.graph import build
 from pipeline.inspection import Inspection, inspect_exposed
 from pipeline.plan import plan_units
@@ -58,6 +59,7 @@ class Plan:
       units: what is still to be computed.
       model: loaded here, which showed that it can be.
       beam_flags: options for Beam, as on its command line.
+      fields: which fields of the shards hold image, id and label, in one line; None where no shard tells.
       startup: when everything was `imported`, the `model` loaded, and all `planned`; seconds since the epoch.
     """
 
@@ -67,6 +69,7 @@ class Plan:
     units: list[Unit]
     model: LoadedModel
     beam_flags: tuple[str, ...]
+    fields: str | None
     startup: Mapping[str, float]
 
     @property
@@ -105,6 +108,7 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         )
         source = source_for(shards[0].format, fields)
         source.check(shards[0])
+        found = find_fields(source, shards, model, config.explain.targets)
         run = uuid.uuid4().hex[:12]
         settings = ExplainSettings(
             run=run,
@@ -140,7 +144,7 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
     counts = [unit.records for unit in units if unit.records is not None]
     settings = dataclasses.replace(settings, unit_images=max(counts, default=None))
     startup["planned"] = time.time()
-    return Plan(config, settings, receipts, units, model, flags, startup)
+    return Plan(config, settings, receipts, units, model, flags, found, startup)
 
 
 def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summary:
@@ -306,6 +310,7 @@ def _run_json(plan: Plan) -> dict[str, Any]:
             "units": len(plan.units) + len(plan.receipts),
             "units_to_do": len(plan.units),
             "images": plan.images_expected,
+            "fields": plan.fields,
         },
         "versions": {
             "python": platform.python_version(),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.label_doubts import label_doubts
 from transforms.classes import SUSPICIOUS, Digest, z_score
 from transforms.statistics import DATASET, FIGURES
 from transforms.unit import Receipt
@@ -63,6 +64,7 @@ class Summary:
       completeness: p50, p95 and p99 of the completeness error, and its largest; None without images, and for methods
         that do not decompose the logit.
       notable: the classes that stand out, largest z first.
+      warnings: what looks wrong with the data, one sentence each.
     """
 
     run: str
@@ -80,6 +82,7 @@ class Summary:
     accuracy: float | None
     completeness: dict[str, float] | None
     notable: list[Notable]
+    warnings: list[str] = dataclasses.field(default_factory=list)  # summaries of earlier versions have none
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -114,6 +117,7 @@ def summarize(
         accuracy=correct / labelled if labelled else None,
         completeness=_completeness(dataset),
         notable=_notable(digests, class_names),
+        warnings=label_doubts(receipts, digests),
     )
 
 

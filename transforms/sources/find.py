@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from transforms.labels import places_of
 from transforms.sources.base import UnreadableInput, listed
+from transforms.sources.compression import decompressed
 from transforms.sources.files import (
     GZIP_DAMAGE,
     file_name,
-    gunzip,
-    is_gzip,
     is_image_name,
     list_folder,
     open_file,
@@ -173,10 +173,15 @@ def _labels(folders: list[str], class_names: Sequence[str] | None, outputs: int 
     Raises:
       UnreadableInput: there is no telling which class a folder is.
     """
-    places = {name: place for place, name in reversed(list(enumerate(class_names or ())))}
+    places = places_of(class_names or ())
     unknown = [name for name in folders if name not in places]
+    if shared := [name for name in folders if len(places.get(name, ())) > 1]:
+        raise UnreadableInput(
+            f"the class folders {listed(shared)} are called as several classes are in model.class_names each; give "
+            "every class a name of its own there, or set input.fields.label to '' to go without labels"
+        )
     if not unknown:
-        return {name: places[name] for name in folders}
+        return {name: places[name][0] for name in folders}
     if class_names and len(unknown) < len(folders):
         # Counting would label the others by their sorted order, which need not be that of the class names.
         raise UnreadableInput(
@@ -213,12 +218,16 @@ def _is_folder(path: str) -> bool:
 def _format_of_content(path: str) -> str | None:
     with open_file(path) as file:
         head = file.read(512)
-        if is_gzip(head) and not is_frame_header(head):
-            file.seek(0)
-            try:
-                head = read_up_to(gunzip(file), 512)
-            except GZIP_DAMAGE:
-                return None
+        if (format := _format_of_head(head)) is not None:
+            return format
+        file.seek(0)
+        try:
+            return _format_of_head(read_up_to(decompressed(file, head), 512))
+        except GZIP_DAMAGE:
+            return None
+
+
+def _format_of_head(head: bytes) -> str | None:
     if is_frame_header(head):
         return "tfrecord"
     if head[257:262] == b"ustar":

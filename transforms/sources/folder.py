@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.sources.base import Record, Source, UnreadableInput
+from transforms.sources.base import Found, Record, Source, UnreadableInput
 from transforms.sources.files import file_name, is_image_name, list_folder, open_file
 from transforms.unit import Shard
 
@@ -28,6 +28,14 @@ class FolderSource(Source):
             kind = "holds no images" if FileSystems.exists(shard.path) else "is not there"
             raise UnreadableInput(f"the folder {shard.path} {kind}")
 
+    def found(self, shard: Shard) -> Found | None:
+        return Found(
+            image="every file",
+            id="its name",
+            label=None if shard.label is None or self.fields.label == "" else "the class folder that it is in",
+            there="" if self.fields.label == "" else "as the images are in no class folders",
+        )
+
     def count(self, shard: Shard) -> int:
         return len(_image_paths(shard))
 
@@ -43,7 +51,9 @@ class FolderSource(Source):
                 problem = f"{path} cannot be read: {error.strerror or error}"
             if image is None and problem is None:
                 problem = f"{path} is empty"
-            yield Record(index, prefix + file_name(path), image, label, problem)
+            yield Record(
+                index, prefix + file_name(path), image, label, problem, None if label is None else "class folder"
+            )
 
 
 def _image_paths(shard: Shard) -> list[str]:
