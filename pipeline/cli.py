@@ -243,7 +243,7 @@ def _print_summary(summary: Summary, config: Config) -> None:
     _out.print(f"{summary.images:,} images explained{failed}, {summary.rows:,} maps in {_units(summary.units)}{speed}")
     if summary.accuracy is not None:
         unlabelled = summary.images - summary.labelled
-        without = f"; {unlabelled:,} images have no label" if unlabelled else ""
+        without = f"; {unlabelled:,} {'has' if unlabelled == 1 else 'have'} no label" if unlabelled else ""
         _out.print(f"accuracy {summary.accuracy:.1%} on {summary.labelled:,} labelled images{without}")
     elif summary.images:
         _out.print("no accuracy, as no image has a label")

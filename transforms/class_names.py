@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 # A number, what sets it apart, and a name: `0 tench`, `0: tench`, `0, tench`; not `3D printer`, `0.5 litre`.
 _NUMBERED = re.compile(r"([0-9]{1,7})(?:\s*[:,;=|)]\s*|\.\s+|\s+-\s+|\s+)(\S.*)", re.ASCII)
+_WORDNET = re.compile(r"n[0-9]{8}(?:\s*[,;]\s*|\s+)(\S.*)", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,7}", re.ASCII)
 
 # Columns of names, the surest first.
@@ -39,9 +40,9 @@ class UnreadableNames(ValueError):
 def class_names(text: str) -> tuple[str, ...]:
     """The names in a file's text, in the order of the classes.
 
-    It may have one name a line, each perhaps behind its number from 0 up (`0 tench`); columns with a header, of which
-    one numbers the classes or they are in order; or be JSON: a list of names, names by number (`{"0": "tench"}`, also
-    Keras' `{"0": ["n01440764", "tench"]}`), or numbers by name. Empty lines around do not count.
+    It may have one name a line, each perhaps behind its number from 0 up (`0 tench`) or its WordNet id; columns with a
+    header, of which one numbers the classes or they are in order; or be JSON: a list of names, names by number
+    (`{"0": "tench"}`, also Keras' `{"0": ["n01440764", "tench"]}`), or numbers by name. Empty lines around do not count.
 
     Raises:
       UnreadableNames: there are no names, or not one for each number from 0 up.
@@ -63,7 +64,7 @@ def _names(text: str) -> list[str]:
     if _is_json(text):
         return _from_json(text)
     lines = [line.strip() for line in text.splitlines()]
-    return _from_table(lines) or _from_numbered(lines) or lines
+    return _from_table(lines) or _from_numbered(lines) or _behind_wordnet_ids(lines) or lines
 
 
 # ---- JSON
@@ -198,6 +199,13 @@ def _from_numbered(lines: Sequence[str]) -> list[str] | None:
     if len({name for _, name in pairs}) == 1 < len(pairs):  # `0 faults`, `1 faults`: the numbers are the names
         return None
     return _in_order(pairs)
+
+
+def _behind_wordnet_ids(lines: Sequence[str]) -> list[str] | None:
+    """The names behind the ids with which all lines of ImageNet's lists begin (`n01440764 tench`); else None."""
+    parts = [_WORDNET.fullmatch(line) for line in lines]
+    names = [part[1] for part in parts if part is not None]
+    return names if len(names) == len(lines) else None
 
 
 def _in_order(pairs: Sequence[tuple[str, str]]) -> list[str]:

@@ -155,9 +155,9 @@ class Source(abc.ABC):
             names are there. An empty shard is no error here: reading it says so.
         """
 
-    @abc.abstractmethod
     def found(self, shard: Shard) -> Found | None:
         """Which fields hold image, id and label, by the shard's first record; None where it has none to tell by."""
+        return None
 
     @abc.abstractmethod
     def count(self, shard: Shard) -> int:

@@ -107,7 +107,7 @@ class TFRecordSource(Source):
         def named(name: str) -> str:
             return f"feature {name!r} ({features[name].WhichOneof('kind')})"
 
-        labels = self._label_names(features)
+        labels = list(self._label_names(features))
         id_name = self.fields.id or "image/filename"
         return Found(
             image=named(self._image_name) if self._image_name in features else "none",
@@ -154,15 +154,15 @@ class TFRecordSource(Source):
             given_id = given_id.decode("utf-8", errors="replace")
         if given_id is not None and given_id != "":
             image_id = str(given_id)
-        labels = self._label_names(features)
-        label = label_fields(_values(features[labels[0]]), f"feature {labels[0]!r}") if labels else {}
+        name = next(self._label_names(features), "")
+        label = label_fields(_values(features[name]), f"feature {name!r}") if name else {}
         image, problem = self._image(features)
         return Record(frame.index, image_id, image, problem=problem, **label)
 
-    def _label_names(self, features: Any) -> list[str]:
+    def _label_names(self, features: Any) -> Iterator[str]:
         """The features with a value that can hold the label, the one that does first."""
         names = _LABEL_FEATURES if self.fields.label is None else (self.fields.label,)
-        return [name for name in names if name in features and _values(features[name])]
+        return (name for name in names if name in features and _values(features[name]))
 
     def _image(self, features: Any) -> tuple[bytes | None, str | None]:
         """The encoded image, or None and why there is none."""
