@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
 from transforms.explain import label_of
 from transforms.model import LoadedModel
 from transforms.sources import DamagedShard, Found, Source, UnreadableInput
+from transforms.sources.files import file_name
 from transforms.targets import Targets
 from transforms.unit import Shard
 
@@ -28,6 +30,10 @@ def find_fields(source: Source, shards: Sequence[Shard], model: LoadedModel, tar
         found = source.found(shard)
         if found is None:
             continue
+        if found.label is not None and shard.label is not None:
+            by_name = model.name_of(shard.label) == file_name(shard.path)
+            how = "by its name in model.class_names" if by_name else "counted in sorted order"
+            found = dataclasses.replace(found, label=f"{found.label}, {how}")
         if found.label is None and targets.kind == "label":
             raise UnreadableInput(f"explain.targets is label, but in {shard.path} {found.no_label()}")
         if found.label is not None and shard.label is None:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from transforms.classes import Digest
 from transforms.unit import LabelCounts, Receipt
 
-# With fewer labelled images nothing is said, as too much of it would be chance.
-_FEW = 5
+# With fewer labelled images nothing is said, or nothing but that all are wrong: too much of it would be chance.
+_FEW = 4
+_ENOUGH = 10
 
 
 def label_doubts(receipts: Iterable[Receipt], digests: Sequence[Digest]) -> list[str]:
@@ -61,7 +62,7 @@ def _at_chance(total: LabelCounts, classes: int) -> str | None:
     """An accuracy of 0, or not above that of guessing by more than a standard deviation."""
     labelled, chance = total.labelled, 1 / classes
     spread = math.sqrt(labelled * chance * (1 - chance))
-    if labelled < _FEW or total.correct > (labelled * chance + spread if labelled >= 2 * _FEW else 0):
+    if labelled < _FEW or total.correct > (labelled * chance + spread if labelled >= _ENOUGH else 0):
         return None
     return (
         f"the accuracy, {total.correct / labelled:.1%} on {_images(labelled)} with labels, is no better than guessing "

@@ -42,7 +42,7 @@ def class_names(text: str) -> tuple[str, ...]:
 
     It may have one name a line, each perhaps behind its number from 0 up (`0 tench`) or its WordNet id; columns with a
     header, of which one numbers the classes or they are in order; or be JSON: a list of names, names by number
-    (`{"0": "tench"}`, also Keras' `{"0": ["n01440764", "tench"]}`), or numbers by name. Empty lines around do not count.
+    (`{"0": "tench"}`, also Keras' `{"0": ["n01440764", "tench"]}`), or numbers by name. Outer empty lines do not count.
 
     Raises:
       UnreadableNames: there are no names, or not one for each number from 0 up.

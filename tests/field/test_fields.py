@@ -181,6 +181,26 @@ def test_labels_cannot_be_explained_where_there_are_none(
     assert "no label found among the columns" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (CLASS_NAMES, "by its name in model.class_names"),
+        (("rosso", "verde", "blu"), "counted in sorted order"),
+        (None, "counted in sorted order"),
+    ],
+)
+def test_how_class_folders_are_numbered_is_said(
+    names: Any, words: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards.write_folder(tmp_path / "images", IMAGES, CLASS_NAMES)
+    ran = colour_run(capsys, colour_config(tmp_path, str(tmp_path / "images"), names))
+    assert f"label: the class folder that it is in, {words}" in ran.out
+    by_sorting = [sorted(CLASS_NAMES).index(row["image_id"].partition("/")[0]) for row in ran.rows]
+    by_name = [CLASS_NAMES.index(row["image_id"].partition("/")[0]) for row in ran.rows]
+    assert [row["label"] for row in ran.rows] == (by_name if names == CLASS_NAMES else by_sorting)
+    assert (ran.summary["accuracy"] == 1.0) == (names == CLASS_NAMES)
+
+
 def test_empty_shards_before_the_first_record_say_nothing(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,7 +107,7 @@ class TFRecordSource(Source):
         def named(name: str) -> str:
             return f"feature {name!r} ({features[name].WhichOneof('kind')})"
 
-        labels = list(self._label_names(features))
+        labels = [name for name, _ in self._labels(features)]
         id_name = self.fields.id or "image/filename"
         return Found(
             image=named(self._image_name) if self._image_name in features else "none",
@@ -154,15 +154,17 @@ class TFRecordSource(Source):
             given_id = given_id.decode("utf-8", errors="replace")
         if given_id is not None and given_id != "":
             image_id = str(given_id)
-        name = next(self._label_names(features), "")
-        label = label_fields(_values(features[name]), f"feature {name!r}") if name else {}
+        name, values = next(self._labels(features), ("", []))
+        label = label_fields(values, f"feature {name!r}") if name else {}
         image, problem = self._image(features)
         return Record(frame.index, image_id, image, problem=problem, **label)
 
-    def _label_names(self, features: Any) -> Iterator[str]:
-        """The features with a value that can hold the label, the one that does first."""
+    def _labels(self, features: Any) -> Iterator[tuple[str, list[Any]]]:
+        """The features with values that can hold the label, the one that does first, and their values."""
         names = _LABEL_FEATURES if self.fields.label is None else (self.fields.label,)
-        return (name for name in names if name in features and _values(features[name]))
+        for name in names:
+            if name in features and (values := _values(features[name])):
+                yield name, values
 
     def _image(self, features: Any) -> tuple[bytes | None, str | None]:
         """The encoded image, or None and why there is none."""
