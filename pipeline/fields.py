@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 from transforms.explain import label_of
 from transforms.model import LoadedModel
 from transforms.sources import DamagedShard, Found, Source, UnreadableInput
+from transforms.sources.base import FIRST_RECORDS
 from transforms.sources.files import file_name
 from transforms.targets import Targets
 from transforms.unit import Shard
 
 # Shards that are empty or damaged at their beginning say nothing; so many are looked into for one that does.
 _SHARDS = 16
-
-# Records that are looked into for a label that can be used: one odd label is an error row, all of them a wrong setting.
-_RECORDS = 16
 
 
 def find_fields(source: Source, shards: Sequence[Shard], model: LoadedModel, targets: Targets) -> str | None:
@@ -43,9 +40,10 @@ def find_fields(source: Source, shards: Sequence[Shard], model: LoadedModel, tar
 
 
 def _check_labels(source: Source, shard: Shard, found: Found, model: LoadedModel) -> None:
+    # One odd label is an error row, but all of them are a wrong setting.
     problem: ValueError | None = None
     try:
-        for record in itertools.islice(source.read(shard, 0, _RECORDS), _RECORDS):
+        for record in source.read(shard, 0, FIRST_RECORDS):
             try:
                 if label_of(record, model) is not None:
                     return

@@ -143,6 +143,35 @@ def test_a_caption_is_a_label_where_it_is_asked_for(tmp_path: pathlib.Path, caps
     assert ran.summary["accuracy"] == 1.0
 
 
+@pytest.mark.parametrize("format", ["tfrecord", "webdataset"])
+def test_a_first_record_without_its_label_does_not_hide_the_others(
+    format: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = [(name, image, label if i > 2 else None) for i, (name, image, label) in enumerate(IMAGES)]
+    path = tmp_path / "shard"
+    (shards.write_tfrecord if format == "tfrecord" else shards.write_webdataset)(path, samples)
+    ran = colour_run(capsys, colour_config(tmp_path, str(path)))
+    assert "label: " + ("feature 'image/class/label'" if format == "tfrecord" else "member 'cls'") in ran.out
+    assert [row["label"] for row in ran.rows] == [None] * 3 + RIGHT[3:]
+    config = colour_config(
+        tmp_path,
+        str(path),
+        explain={"targets": "label"},
+        errors={"max_fraction": 0.5},
+        output={"path": str(tmp_path / "labels")},
+    )
+    ran = colour_run(capsys, config)
+    assert ran.code == 0
+    assert [row["target"] for row in ran.rows] == RIGHT[3:]
+
+
+def test_several_images_of_a_sample_are_said(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tar(tmp_path / "a.tar", jpg=["another"] * 12, cls=[str(label) for label in RIGHT])
+    ran = colour_run(capsys, colour_config(tmp_path, source))
+    assert "image: member 'png', not 'jpg' (input.fields.image chooses)" in ran.out
+    assert ran.summary["accuracy"] == 1.0
+
+
 def test_several_fields_that_could_be_the_label_are_said(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

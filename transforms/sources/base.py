@@ -31,6 +31,10 @@ LABEL_NAMES = (
 )
 
 
+# Records that are looked at before a run to see what is in them; one alone may be without a label.
+FIRST_RECORDS = 16
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fields:
     """Names of the features, columns or members that hold an image, its id and its label.
@@ -156,7 +160,7 @@ class Source(abc.ABC):
         """
 
     def found(self, shard: Shard) -> Found | None:
-        """Which fields hold image, id and label, by the shard's first record; None where it has none to tell by."""
+        """Which fields hold image, id and label, by the shard's first records; None where it has none to tell by."""
         return None
 
     @abc.abstractmethod

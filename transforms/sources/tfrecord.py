@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import struct
@@ -13,6 +14,7 @@ import google_crc32c
 
 from transforms.labels import UnusableLabel, as_label
 from transforms.sources.base import (
+    FIRST_RECORDS,
     LABEL_NAMES,
     DamagedShard,
     Found,
@@ -99,15 +101,21 @@ class TFRecordSource(Source):
                     raise UnreadableInput(f"{shard.path}: feature {name!r} is {kind}, and {error}") from error
 
     def found(self, shard: Shard) -> Found | None:
-        frame = _first_frame(shard.path)
-        features = None if frame is None or frame.data is None else _features(frame.data)
+        features: Any = None
+        labels: list[str] = []
+        with contextlib.suppress(DamagedShard):
+            for frame in _frames(shard.path, 0, FIRST_RECORDS):
+                of_frame = None if frame.data is None else _features(frame.data)
+                labels = [] if of_frame is None else [name for name, _ in self._labels(of_frame)]
+                features = of_frame if features is None or labels else features
+                if labels:
+                    break
         if features is None:
             return None
 
         def named(name: str) -> str:
             return f"feature {name!r} ({features[name].WhichOneof('kind')})"
 
-        labels = [name for name, _ in self._labels(features)]
         id_name = self.fields.id or "image/filename"
         return Found(
             image=named(self._image_name) if self._image_name in features else "none",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from transforms.sources.base import (
+    FIRST_RECORDS,
     LABEL_NAMES,
     DamagedShard,
     Found,
@@ -71,16 +72,22 @@ class WebDatasetSource(Source):
                 raise UnreadableInput(f"{place} has no key {key!r} in its JSON; it has {listed(sample.json())}")
 
     def found(self, shard: Shard) -> Found | None:
-        try:
-            sample = next(self._samples(shard, 0, 1), None)
-        except DamagedShard:
-            return None
+        sample: _Sample | None = None
+        labels: list[str] = []
+        with contextlib.suppress(DamagedShard):
+            for each in self._samples(shard, 0, FIRST_RECORDS):
+                labels = self._label_fields(each)
+                sample = each if sample is None or labels else sample
+                if labels:
+                    break
         if sample is None:
             return None
-        labels = self._label_fields(sample)
+        others = [each for each in sample.extensions if self._is_image(each) and each != sample.image_extension]
         keys = f" and the JSON keys {listed(sample.json())}" if sample.json() else ""
         return Found(
-            image=f"member {sample.image_extension!r}" if sample.image_extension else "none",
+            image=choice(f"member {sample.image_extension!r}", others, "input.fields.image")
+            if sample.image_extension
+            else "none",
             id="the sample's key" if self.fields.id is None else _in_words(self.fields.id),
             label=choice(_in_words(labels[0]), labels[1:], "input.fields.label") if labels else None,
             there=""
