@@ -210,6 +210,8 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
         plan = prepare(config, beam_options)
     except CannotRun as error:
         return _refuse(str(error))
+    if plan.fields:
+        _out.print(plan.fields)
     _out.print(_describe(plan))
     if dry_run:
         return 0
@@ -245,7 +247,13 @@ def _print_summary(summary: Summary, config: Config) -> None:
     failed = f", {summary.failed:,} failed" if summary.failed else ""
     _out.print(f"{summary.images:,} images explained{failed}, {summary.rows:,} maps in {_units(summary.units)}{speed}")
     if summary.accuracy is not None:
-        _out.print(f"accuracy {summary.accuracy:.1%} on {summary.labelled:,} labelled images")
+        unlabelled = summary.images - summary.labelled
+        without = f"; {unlabelled:,} {'has' if unlabelled == 1 else 'have'} no label" if unlabelled else ""
+        _out.print(f"accuracy {summary.accuracy:.1%} on {summary.labelled:,} labelled images{without}")
+    elif summary.images:
+        _out.print("no accuracy, as no image has a label")
+    for warning in summary.warnings:
+        _out.print(f"warning: {warning}", style="yellow")
     if summary.completeness:
         _out.print(f"largest completeness error {summary.completeness['max']:.1e}")
     if summary.repeated_ids:

@@ -84,8 +84,8 @@ class Fields(_Section):
     )
     label: Annotated[str | None, Values('null, a name, or "" for no labels')] = Field(
         default=None,
-        description="The one that holds the class index, or null (the default) for the format's own name "
-        '(image/class/label in TFRecord), or "" to use no labels.',
+        description="The one that holds the class: its index, its name or a one-hot list; or null (the default) for "
+        'the first of the usual names (image/class/label, label, target, …; cls in tars), or "" to use no labels.',
     )
 
 
@@ -231,7 +231,8 @@ class Model(_Section):
     )
     class_names: PathOrNull = Field(
         default=None,
-        description="A text file that names the classes, one a line in the order of the logits, or null (the default).",
+        description="A file that names the classes in the order of the logits, or null (the default): one name a line, "
+        "also numbered from 0, or a table with a header, or JSON such as Keras' imagenet_class_index.json.",
     )
     preprocess: Preprocess = Field(
         default_factory=Preprocess, description="From decoded pixels to what the model takes."

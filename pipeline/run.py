@@ -26,6 +26,7 @@ from apache_beam.runners.runner import PipelineRunner, PipelineState
 
 from pipeline.config import DEFAULT_IDENTITY, Config
 from pipeline.config import Resize as ResizeSetting
+from pipeline.fields import find_fields
 from pipeline.graph import build
 from pipeline.inspection import Inspection, inspect_exposed
 from pipeline.plan import plan_units
@@ -61,6 +62,7 @@ class Plan:
       agreement: how far the exposed logits are from the model's own output.
       beam_flags: options for Beam, as on its command line.
       left_out: what was found beside the images in folders and is not read, in words; empty where there is nothing.
+      fields: which fields of the shards hold image, id and label, in one line; None where no shard tells.
       startup: when everything was `imported`, the `model` loaded and `compared` with what will be explained, and all
         `planned`; seconds since the epoch.
     """
@@ -73,6 +75,7 @@ class Plan:
     agreement: Agreement
     beam_flags: tuple[str, ...]
     left_out: str
+    fields: str | None
     startup: Mapping[str, float]
 
     @property
@@ -116,6 +119,7 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         )
         source = source_for(shards[0].format, fields)
         source.check(shards[0])
+        found = find_fields(source, shards, model, config.explain.targets)
         run = uuid.uuid4().hex[:12]
         settings = ExplainSettings(
             run=run,
@@ -151,7 +155,7 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
     counts = [unit.records for unit in units if unit.records is not None]
     settings = dataclasses.replace(settings, unit_images=max(counts, default=None))
     startup["planned"] = time.time()
-    return Plan(config, settings, receipts, units, model, agreement, flags, str(left_out), startup)
+    return Plan(config, settings, receipts, units, model, agreement, flags, str(left_out), found, startup)
 
 
 def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summary:
@@ -337,6 +341,7 @@ def _run_json(plan: Plan) -> dict[str, Any]:
             "units_to_do": len(plan.units),
             "images": plan.images_expected,
             "left_out": plan.left_out,
+            "fields": plan.fields,
         },
         "versions": {
             "python": platform.python_version(),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.label_doubts import label_doubts
 from transforms.classes import SUSPICIOUS, Digest, z_score
 from transforms.statistics import DATASET, FIGURES
 from transforms.unit import Receipt
@@ -65,6 +66,7 @@ class Summary:
       notable: the classes that stand out, largest z first.
       repeated_ids: images whose id another image has too; estimated where there are more than 131,072 ids, and None in
         summaries of earlier versions.
+      warnings: what looks wrong with the data, one sentence each.
     """
 
     run: str
@@ -83,6 +85,7 @@ class Summary:
     completeness: dict[str, float] | None
     notable: list[Notable]
     repeated_ids: int | None = None
+    warnings: list[str] = dataclasses.field(default_factory=list)  # summaries of earlier versions have none
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -122,6 +125,7 @@ def summarize(
         completeness=_completeness(dataset),
         notable=_notable(digests, class_names),
         repeated_ids=repeated_ids,
+        warnings=label_doubts(receipts, digests),
     )
 
 

@@ -8,7 +8,7 @@ import json
 import pathlib
 import struct
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,19 +24,20 @@ def frame(data: bytes) -> bytes:
     return b"".join((length, _checksum(length), data, _checksum(data)))
 
 
-def example(features: dict[str, bytes | int | float | None]) -> bytes:
-    """A serialised tf.train.Example; None makes a feature without a kind."""
+def example(features: Mapping[str, bytes | int | float | Sequence[bytes | int | float] | None]) -> bytes:
+    """A serialised tf.train.Example; None makes a feature without a kind, a list one with several values."""
     from tensorflow.core.example import example_pb2
 
     message = example_pb2.Example()
     for name, value in features.items():
         feature = message.features.feature[name]
-        if isinstance(value, bytes):
-            feature.bytes_list.value.append(value)
-        elif isinstance(value, int):
-            feature.int64_list.value.append(value)
-        elif value is not None:
-            feature.float_list.value.append(value)
+        values = list(value) if isinstance(value, list | tuple) else [value]
+        if isinstance(values[0], bytes):
+            feature.bytes_list.value.extend(values)
+        elif isinstance(values[0], int):
+            feature.int64_list.value.extend(values)
+        elif values[0] is not None:
+            feature.float_list.value.extend(values)
     return message.SerializeToString()
 
 

@@ -143,7 +143,9 @@ FLOORS = (
     (
         "transforms.unit",
         "transforms.fullgrad",
+        "transforms.class_names",
         "transforms.clock",
+        "transforms.labels",
         "transforms.memory",
         "transforms.methods",
         "transforms.resampling",

@@ -23,6 +23,7 @@ from transforms.clock import Clock
 from transforms.decode import UndecodableImage, decode_ahead, decode_image
 from transforms.explainer import Explainer, MethodSettings, batch_size_of
 from transforms.fullgrad import Explanation
+from transforms.labels import UnusableLabel
 from transforms.memory import usable_cores
 from transforms.model import LoadedModel, ModelSpec, load_once, models_loaded
 from transforms.parts import MAPS, Output
@@ -123,11 +124,12 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     output = settings.output
     clock = Clock()
     failures: list[Failure] = []
+    beyond: list[str] = []
     with output.writing_rows(output.part("maps", unit), MAPS) as rows:
         results = Results(unit, model, rows, clock, map_dtype=settings.map_dtype, grid=settings.grid)
         with (
             _Heartbeat(output, unit) as heartbeat,
-            contextlib.closing(_decoded(unit, settings, model, failures, clock)) as decoded,
+            contextlib.closing(_decoded(unit, settings, model, failures, beyond, clock)) as decoded,
             ThreadPoolExecutor(1, thread_name_prefix="ahead") as ahead,
             ThreadPoolExecutor(model.batches_at_once, thread_name_prefix="explain") as explaining,
             ThreadPoolExecutor(1, thread_name_prefix="behind") as behind,
@@ -169,6 +171,7 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
         ended=ended,
         seconds=clock.seconds(ended - started),
         batch_size=model.batch_limit or explainer.batch_size,
+        labels=dataclasses.replace(results.labels, beyond=len(beyond)),
         worker=f"{socket.gethostname()}/{os.getpid()}",
         models_loaded=models_loaded(),
     )
@@ -203,9 +206,17 @@ def _in_order(pool: ThreadPoolExecutor, function: Callable[[T], U], items: Itera
 
 
 def _decoded(
-    unit: Unit, settings: ExplainSettings, model: LoadedModel, failures: list[Failure], clock: Clock
+    unit: Unit,
+    settings: ExplainSettings,
+    model: LoadedModel,
+    failures: list[Failure],
+    beyond: list[str],
+    clock: Clock,
 ) -> Generator[Decoded, None, None]:
-    """The unit's images, decoded in threads at least two batches ahead; what has no pixels goes to `failures`."""
+    """The unit's images, decoded in threads at least two batches ahead; what has no pixels goes to `failures`.
+
+    The ids of images whose label is the number of classes, as where labels begin at 1, go to `beyond` as well.
+    """
     size, threads = batch_size_of(settings, model), min(8, usable_cores())
     # Handing a small image to a thread costs as much as decoding it: several at once, where a batch has them for all.
     together = min(16, max(1, size // (4 * threads)))
@@ -222,6 +233,8 @@ def _decoded(
             for decoded in itertools.chain.from_iterable(results):
                 if decoded.failure is not None:
                     failures.append(decoded.failure)
+                    if decoded.failure.error == "UnusableLabel" and decoded.record.label == model.exposed.classes:
+                        beyond.append(decoded.record.image_id)
                 else:
                     yield decoded
     except DamagedShard as damage:
@@ -252,7 +265,7 @@ def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> De
     if record.image is None:
         return failed("read", record.error, record.problem or "the record has no image")
     try:
-        label = model.index_of(record.label)
+        label = label_of(record, model)
         settings.targets.requests(label)
     except ValueError as error:
         return failed("read", "UnusableLabel", str(error))
@@ -263,6 +276,20 @@ def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> De
     # Without its encoded bytes, which nobody needs any more and which would wait in memory with the pixels.
     record = dataclasses.replace(record, image=None)
     return Decoded(record, label, pixels, None)
+
+
+def label_of(record: Record, model: LoadedModel) -> int | None:
+    """The class index of a record's label; None where it is not known.
+
+    Raises:
+      UnusableLabel: there is no telling the class from it; the message names what holds the label.
+    """
+    try:
+        if record.label_problem is not None:
+            raise UnusableLabel(record.label_problem)
+        return model.index_of(record.label)
+    except UnusableLabel as error:
+        raise UnusableLabel(f"{record.label_name}: {error}" if record.label_name else str(error)) from error
 
 
 def _preprocessed(group: list[Decoded], model: LoadedModel) -> list[Decoded]:

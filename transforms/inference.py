@@ -208,7 +208,7 @@ class FullGradModelHandler(ModelHandler):
           application: the name of a model in `keras.applications`, in place of a path.
           weights: the application's: `imagenet`, the default, or a file.
           output: which output of a model with several is explained, by name or index.
-          class_names: of the logits in their order, or a text file with one a line, which is read here.
+          class_names: of the logits in their order, or a file of them (docs/labels.md), which is read here.
           resize: how an image gets the model's size.
           scale: how pixels are scaled: `auto` (an application's own way, and none for a file), `none`, `tf`, `torch`,
             `caffe`, the name of an application, or an `Affine`.

@@ -17,7 +17,9 @@ import numpy as np
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from transforms.class_names import UnreadableNames, class_names
 from transforms.decode import Exif, Resize
+from transforms.labels import Classes, Label
 from transforms.memory import usable_cores
 from transforms.preprocess import Affine, Preprocessing, application_family, preprocessing
 from transforms.targets import Targets
@@ -117,6 +119,7 @@ class LoadedModel:
         self.channels = channels
         self.class_names = spec.class_names
         self.exif = spec.exif
+        self._classes = Classes(self.exposed.classes, spec.class_names)
         try:
             self.resize = spec.resize if height is None or width is None else spec.resize.for_input((height, width))
         except ValueError as error:  # a short side that is shorter than the model's input
@@ -177,21 +180,13 @@ class LoadedModel:
             return None
         return self.class_names[class_index]
 
-    def index_of(self, label: int | str | None) -> int | None:
-        """The class index of a record's label.
+    def index_of(self, label: Label | None) -> int | None:
+        """The class index of a record's label; None where it is not known.
 
         Raises:
-          ValueError: a name that is not among the class names, or an index beyond the classes.
+          UnusableLabel: it does not say which of the classes it is.
         """
-        if isinstance(label, str):
-            if self.class_names is None:
-                raise ValueError(f"the label {label!r} is a name; model.class_names must list the classes' names")
-            if label not in self.class_names:
-                raise ValueError(f"the label {label!r} is not among model.class_names")
-            return self.class_names.index(label)
-        if label is not None and label >= self.exposed.classes:
-            raise ValueError(f"the label {label} is beyond the model's {self.exposed.classes} classes")
-        return label
+        return self._classes.index_of(label)
 
 
 def noise_images(shape: tuple[int, int, int], count: int = 4, seed: int = 0) -> np.ndarray:
@@ -265,21 +260,22 @@ def fingerprint_of(path: str | None, application: str | None, weights: str | Non
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
-    """The names in a text file, one a line; empty lines at the end do not count.
+    """The names of the classes in a file, in the order of the logits; `class_names.class_names` says what it may be.
 
     Raises:
-      UnusableModel: the file cannot be read or has no names.
+      UnusableModel: the file cannot be read or is no list of names.
     """
     try:
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
-            lines = source.read().decode("utf-8-sig").rstrip().splitlines()
+            text = source.read().decode("utf-8-sig")
     except (OSError, BeamIOError, ValueError) as error:
         raise UnusableModel(
             f"model.class_names: {path} cannot be read as a text file in UTF-8 with one name a line"
         ) from error
-    if not lines:
-        raise UnusableModel(f"model.class_names: {path} is empty, where one name a line was expected")
-    return tuple(line.strip() for line in lines)
+    try:
+        return class_names(text)
+    except UnreadableNames as error:
+        raise UnusableModel(f"model.class_names: {path} {error}") from error
 
 
 def _name(spec: ModelSpec) -> str:

@@ -23,7 +23,7 @@ from transforms.statistics import (
     sample_key,
     unit_mass,
 )
-from transforms.unit import Unit
+from transforms.unit import LabelCounts, Unit
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Results:
 
     Attributes:
       partial: the statistics so far.
+      labels: how labels and predictions compare so far, without labels beyond the classes.
     """
 
     def __init__(self, unit: Unit, model: LoadedModel, rows: RowWriter, clock: Clock, *, map_dtype: str, grid: int):
@@ -65,6 +66,7 @@ class Results:
         self._rows = rows
         self._clock = clock
         self.partial = PartialStatistics(grid)
+        self.labels = LabelCounts(model.exposed.classes)
 
     def add(self, images: Sequence[Decoded], explanation: Explanation) -> None:
         """Adds images and their explanations, as many of each image and those together."""
@@ -74,6 +76,7 @@ class Results:
         with self._clock.processor("statistics"):
             statistics = _statistics_rows(sources, explanation, first, self._unit, self._model)
             self.partial.add(statistics)
+            self.labels = LabelCounts.sum([self.labels, _label_counts(statistics, self.labels.classes)])
         with self._clock.processor("write"):
             self._rows.write(_map_rows(sources, explanation, statistics, self._unit, self._map_dtype, self._model))
 
@@ -100,6 +103,12 @@ def _statistics_rows(
         coarse=resample(unit_mass(explanation.maps), (COARSE, COARSE)),
         figures=map_figures(explanation.maps),
     )
+
+
+def _label_counts(rows: MapRows, classes: int) -> LabelCounts:
+    labelled = rows.first & (rows.labels >= 0)
+    above = rows.labels[labelled] - rows.predicted[labelled]
+    return LabelCounts(classes, len(above), *(int(np.count_nonzero(above == difference)) for difference in (0, 1, -1)))
 
 
 def _map_rows(

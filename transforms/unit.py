@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -61,6 +62,31 @@ class Unit:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class LabelCounts:
+    """How labels compare with predictions, to notice labels that number the classes differently.
+
+    Attributes:
+      classes: how many the model has.
+      labelled, correct: images that have a label, and those predicted so.
+      one_above, one_below: images whose label is the predicted class plus 1, and minus 1.
+      beyond: images that failed because their label is the number of classes.
+    """
+
+    classes: int
+    labelled: int = 0
+    correct: int = 0
+    one_above: int = 0
+    one_below: int = 0
+    beyond: int = 0
+
+    @classmethod
+    def sum(cls, counts: Sequence[LabelCounts]) -> LabelCounts:
+        """Of several units, at least one, of a model."""
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "classes"]
+        return cls(counts[0].classes, *(sum(getattr(each, name) for each in counts) for name in names))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Receipt:
     """The commit mark of a unit: what has no receipt does not exist.
 
@@ -76,6 +102,7 @@ class Receipt:
         `write`. `first_batch`: from the start until the first batch was explained; of a process's first unit, with
         tracing and compiling.
       batch_size: images a pass, at the end.
+      labels: how labels and predictions compare.
       worker: host and process that computed it.
       models_loaded: how often that process had loaded a model when it committed; 1 where loading works as meant.
     """
@@ -91,6 +118,7 @@ class Receipt:
     models_loaded: int
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # receipts of earlier versions have none
     batch_size: int | None = None
+    labels: LabelCounts | None = None
 
     @property
     def failed(self) -> int:
@@ -102,4 +130,11 @@ class Receipt:
     @classmethod
     def from_json(cls, text: str | bytes) -> Receipt:
         value = json.loads(text)
-        return cls(**{**value, "unit": Unit.from_dict(value["unit"])})
+        labels = value.get("labels")
+        return cls(
+            **{
+                **value,
+                "unit": Unit.from_dict(value["unit"]),
+                "labels": None if labels is None else LabelCounts(**labels),
+            }
+        )

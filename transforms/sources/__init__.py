@@ -1,6 +1,6 @@
 """Image shards, one module a format; what they have in common is in `base`."""
 
-from transforms.sources.base import DamagedShard, Fields, Record, Source, UnreadableInput
+from transforms.sources.base import DamagedShard, Fields, Found, Record, Source, UnreadableInput
 from transforms.sources.find import find_shards
 from transforms.sources.folder import FolderSource
 from transforms.sources.ids import with_distinct_names
@@ -12,6 +12,7 @@ from transforms.sources.webdataset import WebDatasetSource
 __all__ = [
     "DamagedShard",
     "Fields",
+    "Found",
     "LeftOut",
     "Record",
     "Source",

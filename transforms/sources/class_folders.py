@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
+from transforms.labels import places_of
 from transforms.sources.base import UnreadableInput, listed
 from transforms.sources.files import file_name
 from transforms.sources.tree import LeftOut, walk
@@ -97,7 +98,13 @@ class ClassFolders:
           UnreadableInput: there is no telling which class a folder is.
         """
         names = sorted(set(self._names.values()))
-        places = {name: place for place, name in reversed(list(enumerate(class_names or ())))}
+        by_name = places_of(class_names or ())
+        if shared := [name for name in names if len(by_name.get(name, ())) > 1]:
+            raise UnreadableInput(
+                f"the class folders {listed(shared)} are called as several classes are in model.class_names each; give "
+                "every class a name of its own there, or set input.fields.label to '' to go without labels"
+            )
+        places = {name: first for name, (first, *_) in by_name.items()}
         unknown = [name for name in names if name not in places]
         if unknown:
             if class_names and len(unknown) < len(names):

@@ -13,11 +13,10 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.sources.base import UnreadableInput
 from transforms.sources.class_folders import ClassFolders, Contents, is_split
+from transforms.sources.compression import decompressed
 from transforms.sources.files import (
     GZIP_DAMAGE,
     file_name,
-    gunzip,
-    is_gzip,
     is_image_name,
     list_folder,
     open_file,
@@ -278,12 +277,16 @@ def _is_folder(path: str) -> bool:
 def _format_of_content(path: str) -> str | None:
     with open_file(path) as file:
         head = file.read(512)
-        if is_gzip(head) and not is_frame_header(head):
-            file.seek(0)
-            try:
-                head = read_up_to(gunzip(file), 512)
-            except GZIP_DAMAGE:
-                return None
+        if (format := _format_of_head(head)) is not None:
+            return format
+        file.seek(0)
+        try:
+            return _format_of_head(read_up_to(decompressed(file, head), 512))
+        except GZIP_DAMAGE:
+            return None
+
+
+def _format_of_head(head: bytes) -> str | None:
     if is_frame_header(head):
         return "tfrecord"
     if head[257:262] == b"ustar":

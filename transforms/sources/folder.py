@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.sources.base import Record, Source, UnreadableInput
+from transforms.sources.base import Found, Record, Source, UnreadableInput
 from transforms.sources.files import open_file
 from transforms.sources.ids import id_prefix
 from transforms.sources.tree import Entry, image_entries
@@ -36,15 +36,25 @@ class FolderSource(Source):
             kind = "holds no images" if FileSystems.exists(shard.path) else "is not there"
             raise UnreadableInput(f"the folder {shard.path} {kind}")
 
+    def found(self, shard: Shard) -> Found | None:
+        return Found(
+            image="every file",
+            id="its name",
+            label=None if shard.label is None or self.fields.label == "" else "the class folder that it is in",
+            there="" if self.fields.label == "" else "as the images are in no class folders",
+        )
+
     def count(self, shard: Shard) -> int:
         return len(_entries(shard))
 
     def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[Record]:
         prefix = id_prefix(shard)
         label = None if self.fields.label == "" else shard.label
+        label_name = None if label is None else "class folder"
         for index, entry in enumerate(_entries(shard)[start:stop], start):
             image, problem = _read(f"{shard.path}/{entry.path}".rstrip("/"), entry)
-            yield Record(index, (prefix + entry.path).rstrip("/"), image, label, problem)
+            image_id = (prefix + entry.path).rstrip("/")
+            yield Record(index, image_id, image, label, problem, label_name=label_name)
 
 
 def _read(path: str, entry: Entry) -> tuple[bytes | None, str | None]:

@@ -10,14 +10,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms.sources.base import DamagedShard, Record, Source, UnreadableInput, as_label, fallback_id, listed
+from transforms.sources.base import (
+    LABEL_NAMES,
+    DamagedShard,
+    Found,
+    Record,
+    Source,
+    UnreadableInput,
+    choice,
+    fallback_id,
+    label_fields,
+    listed,
+)
 from transforms.sources.files import open_file
 from transforms.unit import Shard
 
 # The first that is there, and holds what is wanted, is taken where the configuration names none.
 IMAGE_COLUMNS = ("image", "img", "image/encoded", "image_bytes")
 ID_COLUMNS = ("id", "image_id", "filename", "key", "image/filename")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "image/class/label")
 
 # Rows decoded at once: with images of several megabytes a batch should still be small.
 _BATCH_ROWS = 16
@@ -28,7 +38,7 @@ _BUFFER_BYTES = 1 << 20
 class ParquetSource(Source):
     """Fields are columns. The image is a binary column or, as Hugging Face writes it, a struct with `bytes`, `path`.
 
-    Defaults: the first fitting one of IMAGE_COLUMNS, ID_COLUMNS (else the struct's path), LABEL_COLUMNS.
+    Defaults: the first fitting one of IMAGE_COLUMNS, ID_COLUMNS (else the struct's path), LABEL_NAMES.
     """
 
     format = "parquet"
@@ -41,11 +51,11 @@ class ParquetSource(Source):
             raise UnreadableInput(f"{shard.path} is not a readable Parquet file: {damage.__cause__}") from damage
         if schema is None:
             return
-        there = listed(f"{column.name}: {column.type}" for column in schema)
+        there = _listed_columns(schema)
         wanted = (
             (self.fields.image, _holds_images, "binary or struct<bytes, path>"),
             (self.fields.id, _holds_names, "strings or integers"),
-            (self.fields.label, _holds_names, "integers or strings"),
+            (self.fields.label, _holds_labels, "integers or strings, or lists with a number for each class"),
         )
         for name, fits, kinds in wanted:
             if name and name not in schema.names:
@@ -56,6 +66,36 @@ class ParquetSource(Source):
             raise UnreadableInput(
                 f"{shard.path} has no column of images called {listed(IMAGE_COLUMNS)}; its columns are {there}"
             )
+
+    def found(self, shard: Shard) -> Found | None:
+        try:
+            with _opened(shard) as table:
+                schema = None if table is None else table.schema_arrow
+        except DamagedShard:
+            return None
+        if schema is None:
+            return None
+        columns = self._columns(schema)
+
+        def chosen(name: str, key: str, defaults: tuple[str, ...], fits: Callable[[pa.DataType], bool]) -> str:
+            configured = getattr(self.fields, key) is not None
+            others = [] if configured else [other for other in _fitting(schema, defaults, fits) if other != name]
+            return choice(f"column {name!r} ({schema.field(name).type})", others, f"input.fields.{key}")
+
+        return Found(
+            image=chosen(columns.image, "image", IMAGE_COLUMNS, _holds_images) if columns.image else "none",
+            id=(
+                chosen(columns.id, "id", ID_COLUMNS, _holds_names)
+                if columns.id
+                else f"the image's path in column {columns.image!r}"
+                if "path" in columns.struct
+                else "the shard's name and the row"
+            ),
+            label=chosen(columns.label, "label", LABEL_NAMES, _holds_labels) if columns.label else None,
+            there=""
+            if self.fields.label == ""
+            else f"among the columns {_listed_columns(schema)}; input.fields.label names the column that holds it",
+        )
 
     def count(self, shard: Shard) -> int:
         try:
@@ -79,15 +119,14 @@ class ParquetSource(Source):
         """The columns to read: those configured, and the defaults for the others, as far as they are there and fit."""
 
         def first(configured: str | None, defaults: tuple[str, ...], fits: Callable[[pa.DataType], bool]) -> str | None:
-            names = defaults if configured is None else (configured,)
-            return next((name for name in names if name in schema.names and fits(schema.field(name).type)), None)
+            return next(iter(_fitting(schema, defaults if configured is None else (configured,), fits)), None)
 
         image = first(self.fields.image, IMAGE_COLUMNS, _holds_images)
         return _Columns(
             image=image,
             struct=() if image is None else tuple(_struct_fields(schema.field(image).type)),
             id=first(self.fields.id, ID_COLUMNS, _holds_names),
-            label=first(self.fields.label, LABEL_COLUMNS, _holds_names),
+            label=first(self.fields.label, LABEL_NAMES, _holds_labels),
         )
 
 
@@ -118,12 +157,14 @@ class _Columns:
             problem = f"column {self.image!r} holds no bytes, only the path {path!r}"
         elif not image:
             problem = f"column {self.image!r} is {'null' if image is None else 'empty'}"
+        if isinstance(given_id, bytes):
+            given_id = given_id.decode("utf-8", errors="replace")
         return Record(
             index,
             fallback_id(shard, index) if given_id in (None, "") else str(given_id),
             image or None,
-            as_label(row[self.label]) if self.label else None,
-            problem,
+            problem=problem,
+            **(label_fields(row[self.label], f"column {self.label!r}") if self.label else {}),
         )
 
 
@@ -188,18 +229,52 @@ def _damage_at(shard: Shard, index: int) -> Iterator[None]:
         raise DamagedShard(f"{shard.path}: row {index} cannot be read: {error}", index) from error
 
 
+def _fitting(schema: pa.Schema, names: tuple[str, ...], fits: Callable[[pa.DataType], bool]) -> list[str]:
+    """Those of the names that are columns of a fitting type."""
+    return [name for name in names if name in schema.names and fits(schema.field(name).type)]
+
+
+def _listed_columns(schema: pa.Schema) -> str:
+    return listed(f"{column.name}: {column.type}" for column in schema)
+
+
 def _holds_images(kind: pa.DataType) -> bool:
     return _is_binary(kind) or "bytes" in _struct_fields(kind)
 
 
 def _holds_names(kind: pa.DataType) -> bool:
-    """Whether a column can hold ids or labels; floats are what integers with gaps become in pandas."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return any(
-        is_kind(kind)
-        for is_kind in (pa.types.is_integer, pa.types.is_floating, pa.types.is_string, pa.types.is_large_string)
-    )
+    """Whether a column can hold ids; floats are what integers with gaps become in pandas."""
+    kind = _of_values(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind)) or _is_text(kind) or _is_binary(kind)
+
+
+def _holds_labels(kind: pa.DataType) -> bool:
+    """Whether a column can hold labels: as ids, or yes and no, or a list with a number for each class."""
+    kind = _of_values(kind)
+    if any(is_list(kind) for is_list in _LISTS):
+        kind = _of_values(kind.value_type)
+    others = (pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
+    return _holds_names(kind) or any(is_kind(kind) for is_kind in others)
+
+
+_LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+
+
+def _of_values(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, whatever they are encoded in: a dictionary, runs of one value, an extension type."""
+    while True:
+        if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+            kind = kind.value_type
+        elif isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        else:
+            return kind
 
 
 def _struct_fields(kind: pa.DataType) -> list[str]:
@@ -210,4 +285,10 @@ def _struct_fields(kind: pa.DataType) -> list[str]:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(is_kind(_of_values(kind)) for is_kind in kinds)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_kind(_of_values(kind)) for is_kind in kinds)

@@ -1,7 +1,8 @@
-"""TFRecord files of `tf.train.Example`, plain or gzip, read without tf.data so that damage costs what is damaged."""
+"""TFRecords of `tf.train.Example`, plain, gzip or zlib, read without tf.data so that damage costs what is damaged."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import struct
@@ -11,9 +12,25 @@ from typing import Any, BinaryIO
 
 import google_crc32c
 
-from transforms.sources.base import DamagedShard, Record, Source, UnreadableInput, as_label, fallback_id, listed
-from transforms.sources.files import GZIP_DAMAGE, gunzip, is_gzip, open_file, read_up_to, skip
+from transforms.labels import UnusableLabel, as_label
+from transforms.sources.base import (
+    FIRST_RECORDS,
+    LABEL_NAMES,
+    DamagedShard,
+    Found,
+    Record,
+    Source,
+    UnreadableInput,
+    choice,
+    fallback_id,
+    label_fields,
+    listed,
+)
+from transforms.sources.compression import decompressed, other_compression
+from transforms.sources.files import GZIP_DAMAGE, open_file, read_up_to, skip
 from transforms.unit import Shard
+
+_LABEL_FEATURES = ("image/class/label", *(name for name in LABEL_NAMES if name != "image/class/label"))
 
 # A frame: length (8 bytes), masked CRC32C of the length (4), data, masked CRC32C of the data (4); little-endian.
 _HEADER = struct.Struct("<QI")
@@ -36,7 +53,10 @@ def is_frame_header(head: bytes) -> bool:
 
 
 class TFRecordSource(Source):
-    """Default fields: `image/encoded`, `image/filename`, `image/class/label`, as the ImageNet scripts write them."""
+    """Default fields: `image/encoded`, `image/filename`, `image/class/label`, as the ImageNet scripts write them.
+
+    A label is also looked for under the other LABEL_NAMES. A list with several numbers is one for each class.
+    """
 
     format = "tfrecord"
 
@@ -48,13 +68,14 @@ class TFRecordSource(Source):
             except GZIP_DAMAGE as error:
                 raise UnreadableInput(f"{shard.path} is not a TFRecord file: {error}") from error
             if head and not is_frame_header(head):
-                raise UnreadableInput(
-                    f"{shard.path} is not a TFRecord file: its first bytes are no length with a valid checksum"
+                packed = other_compression(head)
+                why = (
+                    f"it is compressed with {packed}; TFRecords are read plain, or compressed with gzip or zlib"
+                    if packed
+                    else "its first bytes are no length with a valid checksum"
                 )
-        try:
-            frame = next(_frames(shard.path), None)
-        except DamagedShard:
-            return
+                raise UnreadableInput(f"{shard.path} is not a TFRecord file: {why}")
+        frame = _first_frame(shard.path)
         if frame is None or frame.data is None:
             return
         features = _features(frame.data)
@@ -64,7 +85,7 @@ class TFRecordSource(Source):
         if self.fields.id is not None:
             wanted.append((self.fields.id, ("bytes_list", "int64_list")))
         if self.fields.label:
-            wanted.append((self.fields.label, ("bytes_list", "int64_list")))
+            wanted.append((self.fields.label, ("bytes_list", "int64_list", "float_list")))
         for name, kinds in wanted:
             if name not in features:
                 raise UnreadableInput(
@@ -73,6 +94,37 @@ class TFRecordSource(Source):
             kind = features[name].WhichOneof("kind")
             if kind not in kinds:
                 raise UnreadableInput(f"{shard.path}: feature {name!r} is {kind or 'empty'}, not {' or '.join(kinds)}")
+            if kind == "float_list":
+                try:
+                    as_label(_values(features[name]))
+                except UnusableLabel as error:
+                    raise UnreadableInput(f"{shard.path}: feature {name!r} is {kind}, and {error}") from error
+
+    def found(self, shard: Shard) -> Found | None:
+        features: Any = None
+        labels: list[str] = []
+        with contextlib.suppress(DamagedShard):
+            for frame in _frames(shard.path, 0, FIRST_RECORDS):
+                of_frame = None if frame.data is None else _features(frame.data)
+                labels = [] if of_frame is None else [name for name, _ in self._labels(of_frame)]
+                features = of_frame if features is None or labels else features
+                if labels:
+                    break
+        if features is None:
+            return None
+
+        def named(name: str) -> str:
+            return f"feature {name!r} ({features[name].WhichOneof('kind')})"
+
+        id_name = self.fields.id or "image/filename"
+        return Found(
+            image=named(self._image_name) if self._image_name in features else "none",
+            id=named(id_name) if id_name in features else "the shard's name and the record",
+            label=choice(named(labels[0]), labels[1:], "input.fields.label") if labels else None,
+            there=""
+            if self.fields.label == ""
+            else f"among the features {_listed_features(features)}; input.fields.label names the feature that holds it",
+        )
 
     def count(self, shard: Shard) -> int:
         count = 0
@@ -110,10 +162,17 @@ class TFRecordSource(Source):
             given_id = given_id.decode("utf-8", errors="replace")
         if given_id is not None and given_id != "":
             image_id = str(given_id)
-        name = "image/class/label" if self.fields.label is None else self.fields.label
-        label = as_label(_first_value(features[name])) if name and name in features else None
+        name, values = next(self._labels(features), ("", []))
+        label = label_fields(values, f"feature {name!r}") if name else {}
         image, problem = self._image(features)
-        return Record(frame.index, image_id, image, label, problem)
+        return Record(frame.index, image_id, image, problem=problem, **label)
+
+    def _labels(self, features: Any) -> Iterator[tuple[str, list[Any]]]:
+        """The features with values that can hold the label, the one that does first, and their values."""
+        names = _LABEL_FEATURES if self.fields.label is None else (self.fields.label,)
+        for name in names:
+            if name in features and (values := _values(features[name])):
+                yield name, values
 
     def _image(self, features: Any) -> tuple[bytes | None, str | None]:
         """The encoded image, or None and why there is none."""
@@ -177,14 +236,21 @@ def _frames(path: str, start: int = 0, stop: int | None = None) -> Iterator[_Fra
                 index += 1
                 offset += _HEADER.size + length + _CHECKSUM.size
         except GZIP_DAMAGE as error:
-            raise damage(f"the gzip stream breaks ({error}; bytes are counted uncompressed)") from error
+            raise damage(f"the compressed stream breaks ({error}; bytes are counted uncompressed)") from error
+
+
+def _first_frame(path: str) -> _Frame | None:
+    try:
+        return next(_frames(path), None)
+    except DamagedShard:
+        return None
 
 
 def _decompressed(file: BinaryIO) -> BinaryIO:
     head = file.read(_HEADER.size)
     file.seek(0)
-    # A length can look like gzip's magic bytes, but then its checksum holds.
-    return gunzip(file) if is_gzip(head) and not is_frame_header(head) else file
+    # A length can look like the first bytes of gzip or zlib, but then its checksum holds.
+    return file if is_frame_header(head) else decompressed(file, head)
 
 
 @functools.cache
@@ -203,6 +269,15 @@ def _features(data: bytes) -> Any | None:
         return _example_class().FromString(data).features.feature
     except DecodeError:
         return None
+
+
+def _listed_features(features: Any) -> str:
+    return listed(f"{name}: {features[name].WhichOneof('kind') or 'empty'}" for name in sorted(features))
+
+
+def _values(feature: Any) -> list[Any]:
+    kind = feature.WhichOneof("kind")
+    return list(getattr(feature, kind).value) if kind else []
 
 
 def _first_value(feature: Any) -> Any | None:

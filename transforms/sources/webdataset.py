@@ -8,9 +8,21 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from transforms.sources.base import DamagedShard, Record, Source, UnreadableInput, as_label, fallback_id, listed
+from transforms.sources.base import (
+    FIRST_RECORDS,
+    LABEL_NAMES,
+    DamagedShard,
+    Found,
+    Record,
+    Source,
+    UnreadableInput,
+    choice,
+    fallback_id,
+    label_fields,
+    listed,
+)
 from transforms.sources.files import (
     GZIP_DAMAGE,
     IMAGE_EXTENSIONS,
@@ -26,6 +38,8 @@ from transforms.unit import Shard
 # Key: directory and base name up to its first dot; extension: what follows. Hidden and dotless files are no part of it.
 _MEMBER_NAME = re.compile(r"(?:\./)*((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
 
+LABEL_MEMBERS = ("cls", "label", "class", "target")
+
 _DAMAGE = (tarfile.TarError, *GZIP_DAMAGE)
 
 _PIECE = 1 << 16
@@ -38,10 +52,11 @@ _CHECKED_IMAGES = 16
 class WebDatasetSource(Source):
     """Fields are members' extensions (`jpg`, `input.png`, `cls`) or `json.KEY`, a key of the sample's JSON member.
 
-    Defaults: the member with an image's extension; the sample's key as id; `cls`, else `json.label`, as label. A sample
-    with several such images, or one that has a member twice, is a record without an image: nothing says which is meant.
-    A sample whose key stood before in the shard is named by its place. Members called `__…__`, as the index that some
-    writers put first, are notes of WebDataset's, and no samples.
+    Defaults: the member with an image's extension; the sample's key as id; as label the first member of LABEL_MEMBERS,
+    else the first key of the JSON member that is one of LABEL_NAMES. A `txt` is not looked at, since it is a caption
+    more often than a class. A sample with several images, or one that has a member twice, is a record without an image:
+    nothing says which is meant. A sample whose key stood before in the shard is named by its place. Members called
+    `__…__`, as the index that some writers put first, are notes of WebDataset's, and no samples.
     """
 
     format = "webdataset"
@@ -83,6 +98,31 @@ class WebDatasetSource(Source):
             if is_key and key not in sample.json():
                 raise UnreadableInput(f"{place} has no key {key!r} in its JSON; it has {listed(sample.json())}")
 
+    def found(self, shard: Shard) -> Found | None:
+        sample: _Sample | None = None
+        labels: list[str] = []
+        with contextlib.suppress(DamagedShard):
+            for each in self._samples(shard, 0, FIRST_RECORDS):
+                labels = self._label_fields(each)
+                sample = each if sample is None or labels else sample
+                if labels:
+                    break
+        if sample is None:
+            return None
+        others = [each for each in sample.extensions if self._is_image(each) and each != sample.image_extension]
+        keys = f" and the JSON keys {listed(sample.json())}" if sample.json() else ""
+        return Found(
+            image=choice(f"member {sample.image_extension!r}", others, "input.fields.image")
+            if sample.image_extension
+            else "none",
+            id="the sample's key" if self.fields.id is None else _in_words(self.fields.id),
+            label=choice(_in_words(labels[0]), labels[1:], "input.fields.label") if labels else None,
+            there=""
+            if self.fields.label == ""
+            else f"among the members {listed(sample.extensions)}{keys}; "
+            "input.fields.label names the member or json.KEY that holds it",
+        )
+
     def count(self, shard: Shard) -> int:
         count = 0
         try:
@@ -116,18 +156,24 @@ class WebDatasetSource(Source):
             image = sample.contents[sample.image_extension] or None
             if image is None:
                 problem = f"the {sample.image_extension!r} member of sample {sample.key!r} is empty"
-        return Record(sample.index, image_id, image, self._label(sample), problem)
+        return Record(sample.index, image_id, image, problem=problem, **self._label(sample))
 
-    def _label(self, sample: _Sample) -> int | str | None:
-        field = self.fields.label
-        if field is None:
-            field = "cls" if "cls" in sample.contents else "json.label"
-        value = sample.value(field)
-        # A member is text whatever it says; JSON tells numbers from names.
-        if isinstance(value, str) and not _split_field(field)[1]:
-            with contextlib.suppress(ValueError):
-                return as_label(int(value))
-        return as_label(value)
+    def _label(self, sample: _Sample) -> dict[str, Any]:
+        fields = self._label_fields(sample)
+        if not fields:
+            return {}
+        value = sample.value(fields[0])
+        if isinstance(value, str) and not _split_field(fields[0])[1]:
+            value = _from_text(value)
+        return label_fields(value, _in_words(fields[0]))
+
+    def _label_fields(self, sample: _Sample) -> list[str]:
+        """The fields that can hold the sample's label, the one that does first."""
+        if self.fields.label is not None:
+            return [self.fields.label] if self.fields.label and sample.value(self.fields.label) is not None else []
+        members = [name for name in LABEL_MEMBERS if name in sample.contents]
+        keys = sample.json()
+        return [*members, *(f"json.{key}" for key in LABEL_NAMES if keys.get(key) is not None)]
 
     def _samples(self, shard: Shard, start: int | None, stop: int | None) -> Iterator[_Sample]:
         """Samples [0, stop); nothing but headers is read of those before `start`, of any where it is None.
@@ -195,7 +241,7 @@ class WebDatasetSource(Source):
         return "image" if self.fields.image is None else repr(self.fields.image)
 
     def _text_members(self) -> set[str]:
-        names = {"cls", "json"} if self.fields.label is None else {_split_field(self.fields.label)[0]}
+        names = {*LABEL_MEMBERS, "json"} if self.fields.label is None else {_split_field(self.fields.label)[0]}
         return names | ({_split_field(self.fields.id)[0]} if self.fields.id else set())
 
 
@@ -256,6 +302,18 @@ class _Sample:
 def _is_note(key: str) -> bool:
     name = key.rpartition("/")[2]
     return len(name) > 4 and name.startswith("__") and name.endswith("__")
+
+
+def _from_text(text: str) -> object:
+    """A member's text as the number or list that it may be written as; JSON tells them from names by itself."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text) if text.startswith("[") else int(text)
+    return text
+
+
+def _in_words(field: str) -> str:
+    member, is_key, key = _split_field(field)
+    return f"key {key!r} of the JSON member" if is_key else f"member {member!r}"
 
 
 def _split_field(field: str) -> tuple[str, bool, str]:

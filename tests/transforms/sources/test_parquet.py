@@ -123,13 +123,15 @@ def test_trouble_with_the_file_system_is_not_damage(tmp_path: pathlib.Path) -> N
 
 
 def test_a_check_names_the_columns_there(tmp_path: pathlib.Path) -> None:
-    shard = _write(tmp_path / "x.parquet", {"picture": [b"i"], "width": [[1]]})
+    shard = _write(tmp_path / "x.parquet", {"picture": [b"i"], "width": [[[1]]]})
     with pytest.raises(UnreadableInput, match=r"no column of images called 'image'.*'picture: binary', 'width"):
         ParquetSource().check(shard)
     ParquetSource(Fields(image="picture")).check(shard)
     with pytest.raises(UnreadableInput, match=r"has no column 'name'; its columns are 'picture: binary'"):
         ParquetSource(Fields(image="picture", id="name")).check(shard)
-    with pytest.raises(UnreadableInput, match=r"column 'width' is list<.*>, not integers or strings"):
+    with pytest.raises(
+        UnreadableInput, match=r"column 'width' is list<.*>, not integers or strings, or lists with a number"
+    ):
         ParquetSource(Fields(image="picture", label="width")).check(shard)
     with pytest.raises(UnreadableInput, match=r"column 'width' is list<.*>, not binary or struct<bytes, path>"):
         ParquetSource(Fields(image="width")).check(shard)
