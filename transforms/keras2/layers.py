@@ -256,7 +256,7 @@ def _lambda_config(values: dict[str, Any], custom: Mapping[str, Any], trust: boo
     return {**kept, "function": {"class_name": "__lambda__", "config": inner}}
 
 
-def _from_config(cls: type, values: dict[str, Any], custom: Mapping[str, Any], trust: bool, label: str) -> keras.Layer:
+def _from_config(cls: Any, values: dict[str, Any], custom: Mapping[str, Any], trust: bool, label: str) -> keras.Layer:
     """Calls `from_config`, which may take the configuration of inner objects apart as it likes."""
     try:
         if cls is keras.layers.Lambda:
@@ -264,6 +264,7 @@ def _from_config(cls: type, values: dict[str, Any], custom: Mapping[str, Any], t
                 return keras.layers.Lambda(**values)
             return keras.layers.Lambda.from_config(values, custom_objects=dict(custom), safe_mode=not trust)
         with keras.saving.custom_object_scope(dict(custom)):
-            return cls.from_config(values)  # type: ignore[attr-defined]
+            layer: keras.Layer = cls.from_config(values)
+            return layer
     except Exception as error:
         raise NotTranslated(f"{label} cannot be made: {first_line(error)}") from error

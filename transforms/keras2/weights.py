@@ -118,15 +118,15 @@ def _assign_all(built: Built, variables: Sequence[Any], arrays: Sequence[tuple[s
             f"the layer {built.name!r} ({built.kind}) has {len(variables)} weights, but the file has {len(arrays)} for "
             "it"
         )
-    layers = {each.name for each in built.all() if each.inner is None}
+    layers = {each.name: each.layer.name for each in built.all() if each.inner is None and each.layer is not None}
     for variable, (name, array) in zip(variables, arrays, strict=True):
         *above, last = name.removesuffix(":0").split("/")
-        known = [part for part in ("/".join(above), *above[-1:]) if part in layers]
+        known = [layers[part] for part in ("/".join(above), *above[-1:]) if part in layers]
         mine = str(variable.path).split("/")
         theirs = _RENAMED.get(last, last)
         # Other names, such as a user's layer may give, say nothing.
         wrong = {theirs, mine[-1]} <= _NAMES and theirs != mine[-1]
-        if known and not any(part.replace("/", ".") in mine for part in known):
+        if known and not any(part in mine for part in known):
             wrong = True
         if wrong:
             raise NotTranslated(f"the weight {name!r} would go to {variable.path!r}, which has another name")
