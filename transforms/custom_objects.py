@@ -129,10 +129,10 @@ def _defined_in(module: ModuleType) -> dict[str, Any]:
 
 def _registered_names(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if key in ("registered_name", "class_name") and isinstance(inner, str) and ">" in inner:
-                yield inner
+        for inner in value.values():
             yield from _registered_names(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _registered_names(inner)
+    elif isinstance(value, str) and ">" in value:
+        yield value

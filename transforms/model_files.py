@@ -143,13 +143,18 @@ def _named_for_its_kind(path: str, kind: str) -> Iterator[str]:
 
 def _untrusted(path: str) -> str:
     return (
-        f"model.path: {path} contains code of its own (a Lambda layer); set model.trust: true if you trust where it "
+        f"model.path: {path} contains code of its own (a Lambda layer or a SavedModel); set model.trust: true if you trust where it "
         "comes from"
     )
 
 
 def _unknown_class(path: str, name: str, modules: Sequence[str]) -> str:
     what = f"model.path: {path} has a layer of the class {name!r}, which is none of Keras' own"
+    if name.rsplit(">", 1)[-1] == "KerasLayer":
+        return (
+            f"{what} but TensorFlow Hub's, which Keras 3 cannot load; build the model with Keras 3 around "
+            "keras.layers.TFSMLayer, or with Keras' own layers"
+        )
     if modules:
         return f"{what} and which model.custom_objects ({', '.join(modules)}) does not define; add the module that does"
     return f"{what}; name the module that defines it in model.custom_objects, with model.trust: true"

@@ -43,7 +43,22 @@ def for_images(model: Any, name: str, custom: dict[str, Any]) -> Any:
             f"{name} takes its channels first, as {_shown(shape)}, but images come as [N, H, W, C]; build it with "
             "data_format='channels_last', for which the weights of convolutions are the same"
         )
+    _refuse_rounding(model, name)
     return model if shape[0] is None else _for_any_batch(model, name, shape, custom)
+
+
+def _refuse_rounding(model: Any, name: str) -> None:
+    """Refuses layers that round what they get: a step function's gradient says nothing of it.
+
+    Layers of which only the weights are whole numbers are as exact as any.
+    """
+    for layer in model._flatten_layers():
+        mode = getattr(layer, "quantization_mode", None)
+        if mode == "float8" or (mode is not None and getattr(layer, "inputs_quantizer", None) is not None):
+            raise UnusableModel(
+                f"{name} has the layer {layer.name!r}, which rounds its inputs to {mode}, and gradients say nothing of "
+                "rounding; give the model as it was before model.quantize, or quantized with weights alone"
+            )
 
 
 def _shown(shape: Any) -> str:
