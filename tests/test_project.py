@@ -143,6 +143,8 @@ FLOORS = (
     (
         "transforms.unit",
         "transforms.fullgrad",
+        "transforms.keras2",
+        "transforms.custom_objects",
         "transforms.clock",
         "transforms.memory",
         "transforms.methods",
@@ -153,6 +155,8 @@ FLOORS = (
         "transforms.decode",
         "transforms.preprocess",
         "transforms.model",
+        "transforms.model_files",
+        "transforms.model_inputs",
         "transforms.parts",
         "transforms.statistics",
         "transforms.classes",

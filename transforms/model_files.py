@@ -143,8 +143,8 @@ def _named_for_its_kind(path: str, kind: str) -> Iterator[str]:
 
 def _untrusted(path: str) -> str:
     return (
-        f"model.path: {path} contains code of its own (a Lambda layer or a SavedModel); set model.trust: true if you trust where it "
-        "comes from"
+        f"model.path: {path} contains code of its own (a Lambda layer or a SavedModel); set model.trust: true "
+        "if you trust where it comes from"
     )
 
 

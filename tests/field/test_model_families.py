@@ -148,7 +148,7 @@ class WindowAttention(layers.Layer):
         return input_shape
 
 
-# rishigami/Swin-Transformer-TF 25 has such a model. Opened up, the layer has windows of several images on its first axis.
+# rishigami/Swin-Transformer-TF 25 has such a model. Opened up, the layer has all images' windows on its first axis.
 @pytest.mark.xfail(raises=ValueError, strict=True, reason="a layer that mixes the first axis must be taken whole")
 def test_a_transformer_with_shifted_windows() -> None:
     inputs = keras.Input((32, 32, 3))
