@@ -147,6 +147,13 @@ def _parser() -> argparse.ArgumentParser:
         "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="input size, where the model leaves it open"
     )
     inspect.add_argument("--trust", action="store_true", help="let the model file run code of its own")
+    inspect.add_argument(
+        "--custom-objects",
+        metavar="MODULE",
+        nargs="+",
+        default=[],
+        help="modules that define the file's own layers, with --trust; they are imported, which runs their code",
+    )
     return parser
 
 
@@ -380,13 +387,16 @@ def _inspect(args: argparse.Namespace) -> int:
     from transforms.fullgrad.diagnosis import account_for_steps
     from transforms.model import ModelSpec, UnusableModel, fingerprint_of, load_once, noise_images
 
-    is_file = "." in pathlib.PurePath(args.model).name or "/" in args.model
+    is_file = "." in pathlib.PurePath(args.model).name or "/" in args.model or os.path.exists(args.model)
     path, application = (args.model, None) if is_file else (None, args.model)
     weights = None if is_file else args.weights or "imagenet"
+    custom_objects = tuple(args.custom_objects)
+    if custom_objects and not args.trust:
+        return _refuse("--custom-objects needs --trust, as importing a module runs its code")
     try:
         model = load_once(
             ModelSpec(
-                fingerprint=fingerprint_of(path, application, weights),
+                fingerprint=fingerprint_of(path, application, weights, custom_objects),
                 path=path,
                 application=application,
                 weights=weights,
@@ -395,6 +405,7 @@ def _inspect(args: argparse.Namespace) -> int:
                 resize=Resize(tuple(args.size) if args.size else None),
                 scale=args.scale,
                 class_names=None,
+                custom_objects=custom_objects,
             )
         )
         agreement = model.compare()

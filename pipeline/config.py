@@ -32,6 +32,7 @@ from pipeline.problems import (
 from pipeline.values import (
     AcceleratorOrNull,
     Index,
+    Modules,
     NameOrNull,
     Number,
     OnOff,
@@ -242,6 +243,12 @@ class Model(_Section):
         description="Whether the model file may run code of its own (Lambda layers, pickled objects): true or false "
         "(the default).",
     )
+    custom_objects: Modules = Field(
+        default=None,
+        description="The Python module that defines the model file's own layers, such as mypackage.layers, or a list "
+        "of modules, or null (the default) for none. Importing a module runs its code, so model.trust must be true. "
+        "It must be importable here and on every worker.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -268,6 +275,14 @@ class Model(_Section):
         if self.weights is not None and self.application is None:
             raise refusal(
                 "`model.weights` is used only with `model.application`, as a model file has its own", "model.weights"
+            )
+        if self.custom_objects and self.path is None:
+            raise refusal("`model.custom_objects` is used only with `model.path`", "model.custom_objects")
+        if self.custom_objects and not self.trust:
+            raise refusal(
+                "`model.custom_objects` needs `model.trust` to be true, as importing a module runs its code",
+                "model.custom_objects",
+                "model.trust",
             )
         return self
 
@@ -456,7 +471,7 @@ class Config(_Section):
             mode="json",
             include={"input": {"fields"}, "model": True, "explain": True, "output": True},
             exclude={
-                "model": {"path", "weights", "class_names", "trust"},
+                "model": {"path", "weights", "class_names", "trust", "custom_objects"},
                 "explain": {"batch_size", "jit"} | unused,
                 "output": {"path"},
             },

@@ -257,8 +257,9 @@ def warnings_of(summary: Summary, plan: Plan) -> list[str]:
 
 def _model_spec(config: Config) -> ModelSpec:
     model = config.model
+    custom_objects = model.custom_objects or ()
     return ModelSpec(
-        fingerprint=fingerprint_of(model.path, model.application, model.weights),
+        fingerprint=fingerprint_of(model.path, model.application, model.weights, custom_objects),
         path=model.path,
         application=model.application,
         weights=model.weights,
@@ -268,6 +269,7 @@ def _model_spec(config: Config) -> ModelSpec:
         scale=_scale(config),
         class_names=None if model.class_names is None else read_class_names(model.class_names),
         exif=model.preprocess.exif,
+        custom_objects=custom_objects,
     )
 
 

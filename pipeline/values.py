@@ -66,6 +66,12 @@ Paths = Annotated[
     Field(min_length=1),
     Values("a path, a pattern such as data/*.tfrecord, or a list of them"),
 ]
+# As in an import statement, and not a file's path.
+ModuleName = Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]
+Modules = Annotated[
+    Annotated[tuple[ModuleName, ...], BeforeValidator(_listed)] | None,
+    Values("null, the name of a module such as mypackage.layers, or a list of them"),
+]
 WholeOrAuto = Annotated[Literal["auto"] | Whole, Values("auto or a whole number from 1 up", ("auto",))]
 WholeOrNull = Annotated[Whole | None, Values("null or a whole number from 1 up")]
 Size = Annotated[

@@ -184,6 +184,7 @@ class FullGradModelHandler(ModelHandler):
         scale: str | Affine = "auto",
         exif: Exif = "ignore",
         trust: bool = False,
+        custom_objects: str | Sequence[str] = (),
         method: str = "fullgrad",
         maps: str = "reference",
         biases: str = "all",
@@ -215,6 +216,7 @@ class FullGradModelHandler(ModelHandler):
           exif: what becomes of an orientation in an encoded image's EXIF or XMP: `ignore` or `apply`. An array is taken
             as it is.
           trust: whether the model file may run code of its own.
+          custom_objects: with `trust`, the module that defines the file's own layers, or several; workers import them.
           method, maps, biases, contrast, samples, noise_level, seed: as in `transforms.fullgrad.explain`.
           targets: `predicted`; `top-K`, such as `top-3`; or class indices.
           map_size: height and width of maps; None for the model's input size.
@@ -236,6 +238,11 @@ class FullGradModelHandler(ModelHandler):
             raise ValueError(f"path is of type {type(path).__name__}; it must be that of a file the model is saved in")
         if weights is not None and application is None:
             raise ValueError("weights is taken only with application, as a model file has its own")
+        modules = (custom_objects,) if isinstance(custom_objects, str) else tuple(custom_objects)
+        if modules and not trust:
+            raise ValueError("custom_objects needs trust=True, as importing a module runs its code")
+        if modules and path is None:
+            raise ValueError("custom_objects is taken only with path")
         if not isinstance(resize, Resize):
             raise ValueError(f"resize is {resize!r}; it must be a Resize, such as Resize((224, 224))")
         if not isinstance(scale, str | Affine):
@@ -258,6 +265,7 @@ class FullGradModelHandler(ModelHandler):
             scale=scale,
             class_names=_names(class_names),
             exif=exif,
+            custom_objects=modules,
         )
         self._spec.check()
         at_once = batch_size or _AT_ONCE

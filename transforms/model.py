@@ -5,12 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import posixpath
-import re
-import tempfile
 import threading
 import warnings
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,18 +14,17 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.class_names import UnreadableNames, class_names
+from transforms.custom_objects import UnusableModules, known_objects, source_hash
 from transforms.decode import Exif, Resize
 from transforms.labels import Classes, Label
 from transforms.memory import usable_cores
+from transforms.model_files import LocalFile, UnusableModel, first_line, load_file, unreadable
+from transforms.model_inputs import for_images
 from transforms.preprocess import Affine, Preprocessing, application_family, preprocessing
 from transforms.targets import Targets
 
 if TYPE_CHECKING:
     from transforms.fullgrad import Agreement
-
-
-class UnusableModel(ValueError):
-    """The model cannot be loaded or explained; one sentence that names the file or setting and what would be right."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,6 +38,7 @@ class ModelSpec:
       weights: `imagenet` or a weights file, for an application.
       output: which output is explained, by name or index; None where there is one.
       trust: whether the file may run code of its own.
+      custom_objects: modules that define the file's own classes; imported wherever the model is loaded.
       resize: how an image gets the model's size.
       scale: as `preprocess.preprocessing` takes it; `auto` is an application's own, and nothing for a file.
       class_names: the classes' names in the order of the logits; None where they have none.
@@ -59,6 +55,7 @@ class ModelSpec:
     scale: str | Affine
     class_names: tuple[str, ...] | None
     exif: Exif = "ignore"
+    custom_objects: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Checks the names in it, which needs no model.
@@ -236,13 +233,21 @@ def models_loaded() -> int:
     return _loads
 
 
-def fingerprint_of(path: str | None, application: str | None, weights: str | None) -> str:
+def fingerprint_of(
+    path: str | None, application: str | None, weights: str | None, custom_objects: tuple[str, ...] = ()
+) -> str:
     """A hash of the model's content: its file's bytes, or the application's name and its weights'.
 
+    The source of modules with its classes is in it too, as they decide what the model computes; their names are not.
+
     Raises:
-      UnusableModel: a file cannot be read.
+      UnusableModel: a file cannot be read, or a module is not found.
     """
     digest = hashlib.sha256()
+    try:
+        digest.update(source_hash(custom_objects))
+    except UnusableModules as error:
+        raise UnusableModel(str(error)) from error
     if application is not None:
         digest.update(f"{application.lower()}\n".encode())
     file = path if path is not None else weights
@@ -255,7 +260,7 @@ def fingerprint_of(path: str | None, application: str | None, weights: str | Non
                 while chunk := source.read(1 << 20):
                     digest.update(chunk)
         except (OSError, BeamIOError, ValueError) as error:
-            raise UnusableModel(_unreadable(key, file)) from error
+            raise UnusableModel(unreadable(key, file)) from error
     return digest.hexdigest()
 
 
@@ -303,23 +308,8 @@ def _load(spec: ModelSpec) -> Any:
     if spec.application is not None:
         return _load_application(spec)
     assert spec.path is not None, "one of path and application is set"
-    with _LocalFile(spec.path, "model.path") as local:
-        try:
-            return keras.models.load_model(local, compile=False, safe_mode=not spec.trust)
-        except Exception as error:  # Keras raises whatever its many readers raise
-            if "safe_mode" in str(error) or ("deserialization" in str(error) and not spec.trust):
-                raise UnusableModel(
-                    f"model.path: {spec.path} contains code of its own (a Lambda layer); set model.trust: true if you "
-                    "trust where it comes from"
-                ) from error
-            if unknown := re.search(r"(?:Could not locate class|Unknown layer:) '([^']+)'", str(error)):
-                raise UnusableModel(
-                    f"model.path: {spec.path} has a layer of the class {unknown[1]!r}, which is none of Keras' own; "
-                    "save the model with Keras' layers only"
-                ) from error
-            raise UnusableModel(
-                f"model.path: {spec.path} cannot be loaded as a Keras model ({_first_line(error)})"
-            ) from error
+    model = load_file(spec.path, spec.trust, spec.custom_objects)
+    return for_images(model, spec.path, known_objects(spec.custom_objects, {}))
 
 
 def _application(name: str) -> str:
@@ -352,52 +342,16 @@ def _load_application(spec: ModelSpec) -> Any:
             return build(weights="imagenet")
         except Exception as error:  # Keras raises a bare one where the download fails
             raise UnusableModel(
-                f"model.weights: Keras' weights of {name} cannot be had ({_first_line(error)}); "
+                f"model.weights: Keras' weights of {name} cannot be had ({first_line(error)}); "
                 "model.weights may also be a file"
             ) from error
     classes = 1000 if spec.class_names is None else len(spec.class_names)
     # Keras warns of layers that get no weights, and where those have any it also refuses them.
-    with _LocalFile(weights, "model.weights") as local, warnings.catch_warnings(action="ignore"):
+    with LocalFile(weights, "model.weights") as local, warnings.catch_warnings(action="ignore"):
         try:
             return build(weights=local, classes=classes)
         except Exception as error:
             raise UnusableModel(
                 f"model.weights: {weights} does not fit {name} with {classes} classes, as many as "
-                f"model.class_names has or else 1000 ({_first_line(error)})"
+                f"model.class_names has or else 1000 ({first_line(error)})"
             ) from error
-
-
-class _LocalFile:
-    """A local path to a file that may lie on another file system; a copy is deleted at the end of the block."""
-
-    def __init__(self, path: str, key: str):
-        self.path = path
-        self._key = key
-        self._copy: str | None = None
-
-    def __enter__(self) -> str:
-        if "://" not in self.path:
-            return self.path
-        try:
-            opened = FileSystems.open(self.path, compression_type=CompressionTypes.UNCOMPRESSED)
-        except (OSError, BeamIOError, ValueError) as error:
-            raise UnusableModel(_unreadable(self._key, self.path)) from error
-        # Keras tells by the end of the name what a file is, and `.weights.h5` is not `.h5`.
-        handle, self._copy = tempfile.mkstemp(suffix=f"-{posixpath.basename(self.path)}")
-        with os.fdopen(handle, "wb") as sink, opened as source:
-            while chunk := source.read(1 << 20):
-                sink.write(chunk)
-        return self._copy
-
-    def __exit__(self, *_: object) -> None:
-        if self._copy is not None:
-            os.unlink(self._copy)
-
-
-def _unreadable(key: str, path: str) -> str:
-    return f"{key}: {path} cannot be read: there is no such file, or no access to it"
-
-
-def _first_line(error: Exception) -> str:
-    lines: Sequence[str] = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(".:")

@@ -1,0 +1,134 @@
+"""What a model takes: one image [N, H, W, C] of any number N, or a sentence that says what it takes instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from transforms.model_files import UnusableModel, first_line
+
+
+def for_images(model: Any, name: str, custom: dict[str, Any]) -> Any:
+    """The model, for any number of images at once.
+
+    Args:
+      model: a Keras model.
+      name: what sentences call it.
+      custom: its own classes by name, for a model that has to be built anew.
+
+    Raises:
+      UnusableModel: it takes something other than one image with the channels last, or only so many images at once.
+    """
+    inputs = list(getattr(model, "inputs", None) or [])
+    if not inputs:  # a model that was not built, about which `expose` has a sentence
+        return model
+    if len(inputs) > 1:
+        each = ", ".join(f"{tensor.name} {_shown(tensor.shape)}" for tensor in inputs)
+        raise UnusableModel(
+            f"{name} has {len(inputs)} inputs ({each}), but must have one, an image [N, H, W, C]; save a model in "
+            "which the others are constants"
+        )
+    shape = tuple(inputs[0].shape)
+    if len(shape) == 3:
+        raise UnusableModel(
+            f"{name} takes {_shown(shape)}, but images come as [N, H, W, C]; put a Reshape layer "
+            "from [H, W, 1] before it"
+        )
+    if len(shape) != 4:
+        what = "vectors" if len(shape) == 2 else "inputs"
+        raise UnusableModel(f"{name} takes {what} {_shown(shape)}, but must take one image [N, H, W, C]")
+    if _channels_first(model, shape):
+        raise UnusableModel(
+            f"{name} takes its channels first, as {_shown(shape)}, but images come as [N, H, W, C]; build it with "
+            "data_format='channels_last', for which the weights of convolutions are the same"
+        )
+    _refuse_rounding(model, name)
+    return model if shape[0] is None else _for_any_batch(model, name, shape, custom)
+
+
+def _refuse_rounding(model: Any, name: str) -> None:
+    """Refuses layers that round what they get: a step function's gradient says nothing of it.
+
+    Layers of which only the weights are whole numbers are as exact as any.
+    """
+    for layer in model._flatten_layers():
+        mode = getattr(layer, "quantization_mode", None)
+        if mode == "float8" or (mode is not None and getattr(layer, "inputs_quantizer", None) is not None):
+            raise UnusableModel(
+                f"{name} has the layer {layer.name!r}, which rounds its inputs to {mode}, and gradients say nothing of "
+                "rounding; give the model as it was before model.quantize, or quantized with weights alone"
+            )
+
+
+def _shown(shape: Any) -> str:
+    """A shape as the sentences write it, [N, 32, 32, 3]."""
+    sizes = [str(size) if size is not None else "N" if place == 0 else "?" for place, size in enumerate(shape)]
+    return f"[{', '.join(sizes)}]"
+
+
+def _channels_first(model: Any, shape: tuple[int | None, ...]) -> bool:
+    _, first, _, last = shape
+    if first not in (1, 3):
+        return False
+    if last not in (1, 3):
+        return True
+    formats = {getattr(layer, "data_format", None) for layer in model._flatten_layers()}
+    return "channels_first" in formats and "channels_last" not in formats
+
+
+def _for_any_batch(model: Any, name: str, shape: tuple[int | None, ...], custom: dict[str, Any]) -> Any:
+    """The same layers and weights without the number of images that the model was built for, if that is the same."""
+    import keras
+
+    size = int(shape[0] or 0)
+    refused = (
+        f"{name} takes exactly {size} images at once, as {_shown(shape)}, and cannot be built for any number{{}}; "
+        "build it with keras.Input(shape=…) and no batch size"
+    )
+    try:
+        with keras.saving.custom_object_scope(custom):
+            free = type(model).from_config(_freed(model.get_config()))
+        free.set_weights(model.get_weights())
+        for layer in free._flatten_layers():
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()
+        if free.inputs[0].shape[0] is not None:
+            raise ValueError("an input inside it has a batch size")
+        same = _agree(model, free, size, shape)
+    except Exception as error:  # whatever a layer raises that was written for one batch size
+        raise UnusableModel(refused.format(f" ({first_line(error)})")) from error
+    if not same:
+        raise UnusableModel(refused.format(", as its images' values depend on each other"))
+    return free
+
+
+def _freed(config: Any) -> Any:
+    """A configuration in which no input has a batch size."""
+    if isinstance(config, list | tuple):
+        return [_freed(each) for each in config]
+    if not isinstance(config, dict):
+        return config
+    freed = {key: _freed(value) for key, value in config.items()}
+    for key in ("batch_shape", "batch_input_shape"):
+        if isinstance(freed.get(key), list):
+            freed[key] = [None, *freed[key][1:]]
+    return freed
+
+
+def _agree(model: Any, free: Any, size: int, shape: tuple[int | None, ...]) -> bool:
+    """Whether both compute the same of a whole batch, and the new one the same of each image alone."""
+    import keras
+
+    sizes = [32 if length is None else length for length in shape[1:]]
+    images = np.random.default_rng(0).normal(0.0, 1.0, (size, *sizes)).astype(np.float32)
+
+    def outputs(each: Any, batch: np.ndarray) -> list[np.ndarray]:
+        return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(each(batch, training=False))]
+
+    own, alone = outputs(model, images), outputs(free, images[:1])
+    whole = outputs(free, images)
+    return all(
+        np.allclose(a, b, rtol=1e-3, atol=1e-4) and np.allclose(a[:1], c, rtol=1e-3, atol=1e-4)
+        for a, b, c in zip(own, whole, alone, strict=True)
+    )
