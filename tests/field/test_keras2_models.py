@@ -147,6 +147,45 @@ def test_code_in_a_file_of_keras_2_runs_only_with_trust(tmp_path: pathlib.Path) 
         np.testing.assert_allclose(predicted, model.predict(images, verbose=0), rtol=1e-5, atol=1e-6)
 
 
+def test_a_layer_that_reads_other_files_needs_trust_too(tmp_path: pathlib.Path) -> None:
+    path = models.saved(models.drawn(models.hard_sigmoids()), tmp_path / "model.h5")
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        rescaling = next(each for each in config["config"]["layers"] if each["class_name"] == "Rescaling")
+        rescaling["class_name"] = "TFSMLayer"
+        rescaling["config"] = {"name": rescaling["name"], "filepath": "somewhere", "call_endpoint": "serve"}
+        file.attrs["model_config"] = json.dumps(config)
+    assert "set model.trust: true" in refusal(lambda: LoadedModel(spec(path)))
+
+
+def test_files_of_older_versions_of_keras_2_are_read(tmp_path: pathlib.Path) -> None:
+    """Until 2.13 a .keras file had other groups, on Windows with backslashes; before 2.3 `Functional` was `Model`."""
+    model = models.drawn(models.partly_frozen())
+    images = models.images(model)
+    expected = model.predict(images, verbose=0)
+    path = models.saved(model, tmp_path / "model.keras")
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    (tmp_path / "weights.h5").write_bytes(content["model.weights.h5"])
+    with h5py.File(tmp_path / "weights.h5") as old, h5py.File(tmp_path / "new.h5", "w") as new:
+        arrays: dict[str, np.ndarray] = {}
+        old.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        for name, array in arrays.items():
+            new.create_dataset(
+                name.replace("layers/", "_layer_checkpoint_dependencies\\").replace("/vars", "\\vars"), data=array
+            )
+    content["model.weights.h5"] = (tmp_path / "new.h5").read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, value in content.items():
+            archive.writestr(name, value)
+    older = models.saved(model, tmp_path / "older.h5")
+    with h5py.File(older, "r+") as file:
+        file.attrs["model_config"] = file.attrs["model_config"].replace('"Functional"', '"Model"')
+    for each in (path, older):
+        predicted = LoadedModel(spec(each)).exposed.model.predict(images, verbose=0)
+        np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-4)
+
+
 def _edited(path: pathlib.Path, old: str, new: str) -> pathlib.Path:
     with h5py.File(path, "r+") as file:
         config = file.attrs["model_config"]

@@ -86,7 +86,10 @@ def test_help_of_run_has_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         ("run", ["CONFIG.yaml", "--set KEY=VALUE", "--dry-run", "What follows --"]),
         ("demo", ["--output DIR", "out/demo"]),
         ("status", ["OUTPUT"]),
-        ("inspect", ["MODEL", "--weights", "--model-output", "--images", "--scale", "--size", "--trust"]),
+        (
+            "inspect",
+            ["MODEL", "--weights", "--model-output", "--images", "--scale", "--size", "--trust", "--custom-objects"],
+        ),
     ],
 )
 def test_help_of_a_command_has_its_arguments(

@@ -85,6 +85,7 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
                 "exif": "ignore",
             },
             "trust": False,
+            "custom_objects": None,
         },
         "explain": {
             "method": "fullgrad",

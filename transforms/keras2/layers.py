@@ -54,6 +54,10 @@ _IGNORED = frozenset(
     synchronized value_shape virtual_batch_size
     """.split()
 )
+# Layers whose constructors read other files or run code from them.
+_NEED_TRUST = frozenset(
+    "FlaxLayer IntegerLookup JaxLayer StringLookup TFSMLayer TextVectorization TorchModuleWrapper".split()
+)
 _RENAMED_ARGUMENTS = {"LeakyReLU": {"alpha": "negative_slope"}}
 _ACTIVATIONS = frozenset(
     """
@@ -124,6 +128,8 @@ def make_layer(config: Mapping[str, Any], custom: Mapping[str, Any], name: str |
     if cls.__module__.split(".")[0] != "keras":
         values = {key: value for key, value in values.items() if key not in ("batch_input_shape", "build_config")}
         return _from_config(cls, plain(values), custom, trust, label)
+    if cls.__name__ in _NEED_TRUST and not trust:
+        raise NeedsTrust(f"{label} reads other files")
     if cls is keras.layers.Lambda:
         return _from_config(cls, _lambda_config(values, custom, trust, label), custom, trust, label)
     for old, new in _RENAMED_ARGUMENTS.get(cls.__name__, {}).items():
