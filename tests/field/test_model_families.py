@@ -12,7 +12,7 @@ from keras import layers, ops
 
 from tests.transforms.fullgrad.networks import images, randomize
 from tests.transforms.test_model import refusal, saved, spec
-from transforms.fullgrad import expose, full_gradients
+from transforms.fullgrad import CannotExpose, expose, full_gradients
 from transforms.model import LoadedModel
 
 TOLERANCE = 1e-5
@@ -148,8 +148,7 @@ class WindowAttention(layers.Layer):
         return input_shape
 
 
-# rishigami/Swin-Transformer-TF 25 has such a model. Opened up, the layer has all images' windows on its first axis.
-@pytest.mark.xfail(raises=ValueError, strict=True, reason="a layer that mixes the first axis must be taken whole")
+# rishigami/Swin-Transformer-TF 25 has such a model. Inside the layer, all images' windows lie on the first axis.
 def test_a_transformer_with_shifted_windows() -> None:
     inputs = keras.Input((32, 32, 3))
     x = layers.LayerNormalization()(layers.Conv2D(8, 4, 4)(inputs))
@@ -161,6 +160,18 @@ def test_a_transformer_with_shifted_windows() -> None:
     x = layers.Dense(16, use_bias=False)(layers.LayerNormalization()(merged))
     model = randomize(keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(x))))
     is_exact(model, images(model))
+
+
+def test_windows_that_no_layer_holds_are_refused() -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 4, 4)(inputs)
+    windows = ops.reshape(x, (-1, 2, 2, 2, 2, 8))
+    windows = ops.reshape(ops.transpose(windows, (0, 1, 3, 2, 4, 5)), (-1, 4, 8))
+    windows = windows + layers.Dense(8, activation="gelu")(windows)
+    x = ops.reshape(windows, (-1, 4, 4, 8))
+    model = randomize(keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(x))))
+    with pytest.raises(CannotExpose, match="works on a tensor whose first axis is not the images'"):
+        full_gradients(expose(model), images(model))
 
 
 # ---- quantised models

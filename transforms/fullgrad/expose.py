@@ -109,7 +109,7 @@ class Exposed:
 
         What is `folded_for_operations` needs to be told what is to be read.
         """
-        run = terms.Run(tap, self.places, reading)
+        run = terms.Run(tap, self.places, reading, images.shape[0])
         values = {self.program.input: images}
         for step, rule in zip(self.program.steps, self.rules, strict=True):
             outputs = keras.tree.flatten(rule.apply(run, step, values))

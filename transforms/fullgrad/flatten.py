@@ -252,17 +252,42 @@ def _graph_of_call(
         return graph, tree.flatten(given)
     if not isinstance(operation, keras.Layer) or not operation.built:
         return None
+    try:
+        graph, inside = _trace_call(operation, args, kwargs, None)
+        if _mixes_images(_trace_call(operation, args, kwargs, _A_NUMBER_OF_IMAGES)[0]):
+            return None
+    except Exception:  # whatever a user's call() raises on symbols
+        return None
+    return graph, inside
+
+
+# A prime that no other size is: wherever it is a first axis, that is the images'.
+_A_NUMBER_OF_IMAGES = 7919
+
+
+def _trace_call(
+    layer: keras.Layer, args: tuple[Any, ...], kwargs: dict[str, Any], images: int | None
+) -> tuple[keras.Function, list[Value]]:
+    """The graph of a user's call for a number of images, and the values that it takes."""
     symbols: dict[Value, keras.KerasTensor] = {}
 
     def symbol(leaf: Any) -> Any:
-        return symbols.setdefault(leaf, keras.KerasTensor(leaf.shape, leaf.dtype)) if isinstance(leaf, Value) else leaf
+        if not isinstance(leaf, Value):
+            return leaf
+        shape = leaf.shape if images is None else (images, *leaf.shape[1:])
+        return symbols.setdefault(leaf, keras.KerasTensor(shape, leaf.dtype))
 
     called = tree.map_structure(symbol, (args, kwargs))
-    try:
-        graph = _trace(operation, list(symbols.values()), *called)
-    except Exception:  # whatever a user's call() raises on symbols
-        return None
-    return graph, list(symbols)
+    return _trace(layer, list(symbols.values()), *called), list(symbols)
+
+
+def _mixes_images(graph: keras.Function) -> bool:
+    """Whether the first axis of a tensor inside is not the images', as where attention puts their windows on it.
+
+    Terms inside could not be told apart by images. As one step, the layer still has an image's output for each image.
+    """
+    made = (tensor for nodes in graph._nodes_by_depth.values() for node in nodes for tensor in node.outputs)
+    return any(tuple(tensor.shape[:1]) != (_A_NUMBER_OF_IMAGES,) for tensor in made)
 
 
 def _own_graph(model: keras.Operation) -> keras.Function | None:

@@ -163,7 +163,11 @@ Values = Mapping[Value, Tensor]
 class Run:
     """One forward pass under way: the tap, the places of values, what `operations` read, and the terms met so far."""
 
-    def __init__(self, tap: Tap, places: Mapping[Value, Place], reading: Reading | None = None):
+    def __init__(
+        self, tap: Tap, places: Mapping[Value, Place], reading: Reading | None = None, images: int | None = None
+    ):
+        """`images` says how many there are, where that is known: every term must then be told apart by them."""
+        self._images = images
         self.terms: list[AnyTerm] = []
         self._tap = tap
         self._places = places
@@ -181,7 +185,17 @@ class Run:
         return own
 
     def add(self, step: Step, *parts: Part, explicit: bool = False, per_channel: bool = True, what: str = "") -> None:
-        """Adds a term of `step`; its parts' places are filled in."""
+        """Adds a term of `step`; its parts' places are filled in.
+
+        Raises:
+          CannotExpose: the term cannot be told apart by images.
+        """
+        if any(self._images not in (None, part.tensor.shape[0]) for part in parts):
+            raise CannotExpose(
+                f"layer {step.name!r} works on a tensor whose first axis is not the images', as of windows or patches "
+                "of them all: put the operations from there back to one tensor an image into the call() of a layer of "
+                "your own, which is then explained as one"
+            )
         located = tuple(dataclasses.replace(part, place=self._place(step, part.tensor)) for part in parts)
         term = Term(step.name + what, explicit, located, per_channel)
         self.terms.append(self._read_where_it_is_made(term) or term)
