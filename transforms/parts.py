@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from transforms.filesystems import use_options_if_none_are_set
 from transforms.statistics import FIGURES, ClassStatistics, Moments, Ranking, Sample
 from transforms.unit import Receipt, Unit
 
@@ -266,11 +267,20 @@ class Output:
       path: the folder.
       fingerprint: what identifies model, method and map settings; stands in the metadata of every Parquet file.
       run: the run that writes; stands in the names of its temporary files.
+      options: options for Beam's file systems, as on Beam's command line. They are put to use where nobody has done so:
+        a worker that a pool starts is not told them.
     """
 
     path: str
     fingerprint: str = ""
     run: str = ""
+    options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        use_options_if_none_are_set(self.options)
+
+    def __reduce__(self) -> tuple[type[Output], tuple[Any, ...]]:
+        return Output, (self.path, self.fingerprint, self.run, self.options)
 
     def file(self, *names: str) -> str:
         return FileSystems.join(self.path, *names)
