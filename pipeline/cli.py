@@ -351,7 +351,7 @@ def _demo(args: argparse.Namespace) -> int:
 def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str]) -> str | None:
     """Tells Beam's file systems their options; returns what is wrong with these or the path, None where all is well."""
     from pipeline.engines.options import UnusableEngine, check_options
-    from transforms.filesystems import MissingFileSystem, check_file_system, use_options
+    from transforms.filesystems import UnusableFileSystem, check_file_system, use_options
 
     named = {"OUTPUT": args.output} if args.command == "status" else {"MODEL": args.model, "--weights": args.weights}
     try:
@@ -360,7 +360,7 @@ def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str])
         for what, path in named.items():
             if path is not None:
                 check_file_system(what, path)
-    except (UnusableEngine, MissingFileSystem) as error:
+    except (UnusableEngine, UnusableFileSystem) as error:
         return str(error)
     return None
 
@@ -379,13 +379,16 @@ def _make_job_server(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace) -> int:
     from pipeline.progress import Tracker
+    from transforms.filesystems import STORE_ERRORS
     from transforms.parts import Output
 
     output = Output(args.output)
     try:
         run = output.read_json("run.json")
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return _refuse(str(error))
+    except STORE_ERRORS as error:
+        return _refuse(f"{args.output} cannot be read: {error}")
     if run is None:
         return _refuse(f"{args.output} is no output of a run: there is no run.json in it")
     try:

@@ -13,8 +13,6 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from apache_beam.io.filesystem import BeamIOError
-
 from pipeline.config import Config
 from pipeline.config import Resize as ResizeSetting
 from pipeline.engines.jobs import JobFailed, new_pipeline, run_to_its_end
@@ -25,7 +23,7 @@ from pipeline.plan import plan_units
 from pipeline.summary import Summary
 from transforms.decode import Resize
 from transforms.explain import ExplainSettings
-from transforms.filesystems import SECRETS, check_file_system, use_options
+from transforms.filesystems import SECRETS, STORE_ERRORS, check_file_system, use_options
 from transforms.model import LoadedModel, ModelSpec, fingerprint_of, load_once, read_class_names
 from transforms.parts import SCHEMA_VERSION, Output
 from transforms.preprocess import Affine
@@ -133,6 +131,8 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         )
     except ValueError as error:  # of which all those here are kinds, each with its own sentence
         raise CannotRun(str(error)) from error
+    except STORE_ERRORS as error:
+        raise CannotRun(f"a file of the input, the model or the output cannot be read: {error}") from error
     counts = [unit.records for unit in units if unit.records is not None]
     settings = dataclasses.replace(settings, unit_images=max(counts, default=None))
     startup["planned"] = time.time()
@@ -158,7 +158,7 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
         output.write_json(output.file("run.json"), json.dumps(_run_json(plan), indent=1))
     except UnusableEngine as error:
         raise CannotRun(str(error)) from error
-    except (OSError, BeamIOError) as error:
+    except STORE_ERRORS as error:
         raise CannotRun(f"output.path: {output.path} cannot be written; give a folder that can ({error})") from error
     on_start()
     pipeline = new_pipeline(runner, plan.beam_flags)
@@ -212,7 +212,7 @@ def _check_file_systems(config: Config) -> None:
     """Refuses paths on file systems that are not installed here.
 
     Raises:
-      MissingFileSystem: names the key, and what is to be installed.
+      UnusableFileSystem: names the key, and what is to be installed.
     """
     for path in config.input.shards:
         check_file_system("input.shards", path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 
+from apache_beam.io.aws.clients.s3.messages import S3ClientError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -19,9 +20,19 @@ _NEEDED = {
     "hdfs": ("hdfs", "hdfs"),
 }
 
+# What Beam's file systems raise where a file cannot be read or written; its own errors are kinds of OSError.
+STORE_ERRORS: tuple[type[Exception], ...] = (OSError, S3ClientError)
+try:
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+except ImportError:  # without the extra gcp
+    pass
+else:
+    STORE_ERRORS = (*STORE_ERRORS, GoogleAPIError, GoogleAuthError)
 
-class MissingFileSystem(ValueError):
-    """A path is on a file system that is not installed here; one sentence that says what is to be installed."""
+
+class UnusableFileSystem(ValueError):
+    """A path is on a file system that cannot be used here; one sentence that says what would be right."""
 
 
 def use_options(flags: Sequence[str]) -> None:
@@ -43,7 +54,7 @@ def check_file_system(what: str, path: str) -> None:
       path: a path, pattern or URL.
 
     Raises:
-      MissingFileSystem: it cannot be used here.
+      UnusableFileSystem: it cannot be used here.
     """
     scheme = FileSystems.get_scheme(path)
     if scheme is None:
@@ -51,17 +62,46 @@ def check_file_system(what: str, path: str) -> None:
     if scheme in _NEEDED:
         module, package = _NEEDED[scheme]
         if not _is_installed(module):
-            raise MissingFileSystem(
+            raise UnusableFileSystem(
                 f"{what}: {path} is on {scheme}://, for which a package is missing here; install it with "
                 f"`pip install '{package}'`"
             )
     try:
         FileSystems.get_filesystem(path)
     except ValueError as error:
-        raise MissingFileSystem(
+        raise UnusableFileSystem(
             f"{what}: {path} is on {scheme}://, which is no file system that Beam knows; it must be a local path or "
             f"one of {', '.join(f'{known}://' for known in _NEEDED)}"
         ) from error
+    if scheme == "s3":
+        _check_bucket(what, path)
+
+
+def _check_bucket(what: str, path: str) -> None:
+    """Asks once whether a bucket of S3 can be reached: Beam itself would try again for ten minutes.
+
+    A bucket whose files may be read and not be listed is let through, as a single file in it may be a model.
+    """
+    import botocore.exceptions
+    from apache_beam.io.aws.clients.s3 import boto3_client
+
+    bucket, _, _ = path.partition("://")[2].partition("/")
+    said = ""
+    try:
+        boto3_client.Client(FileSystems._pipeline_options).client.list_objects_v2(Bucket=bucket, MaxKeys=1)
+    except botocore.exceptions.NoCredentialsError:
+        said = "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    except botocore.exceptions.ClientError as error:
+        code, message = (error.response.get("Error", {}).get(each, "") for each in ("Code", "Message"))
+        if code not in ("AccessDenied", "AllAccessDisabled"):
+            said = f"S3 answers {code}: {message.rstrip('.')}"
+    except (botocore.exceptions.BotoCoreError, ValueError) as error:
+        said = str(error).rstrip(".")
+    if said:
+        raise UnusableFileSystem(
+            f"{what}: {path} cannot be reached, as {said} (another service than Amazon's is named by the option "
+            "s3_endpoint_url)"
+        )
 
 
 def _is_installed(module: str) -> bool:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.filesystems import use_options_if_none_are_set
+from transforms.filesystems import STORE_ERRORS, use_options_if_none_are_set
 from transforms.statistics import FIGURES, ClassStatistics, Moments, Ranking, Sample
 from transforms.unit import Receipt, Unit
 
@@ -484,6 +484,8 @@ def _match(pattern: str) -> list[FileMetadata]:
     try:
         return FileSystems.match([pattern])[0].metadata_list
     except BeamIOError:
+        if not FileSystems.get_filesystem(pattern).has_dirs():
+            raise  # an object store has no folder that could be absent
         return []
 
 
@@ -502,7 +504,7 @@ def read_bytes(path: str) -> bytes | None:
     try:
         with _open(path) as source:
             return source.read()
-    except (FileNotFoundError, BeamIOError, OSError):
+    except STORE_ERRORS:
         if FileSystems.exists(path):
             raise
         return None

@@ -133,11 +133,11 @@ def _fetch(pom: pathlib.Path, libraries: pathlib.Path) -> None:
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={libraries}"]
     done = subprocess.run([*command, *goal], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode or not libraries.is_dir():
-        raise CannotMake(f"Maven cannot fetch the job server's modules: {what_maven_says(done.stdout)}")
+        raise CannotMake(f"Maven cannot fetch the job server's modules: {last_words(done.stdout)}")
 
 
-def what_maven_says(text: str) -> str:
-    """The one line of Maven's output that says what is wrong."""
+def last_words(text: str) -> str:
+    """The one line that says what is wrong, of what Maven, Go or pip say."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [line.strip().removeprefix("[ERROR] ") for line in plain.splitlines() if line.strip()] or ["no reason"]
     # Its last lines are about Maven itself; one before them names what is missing.

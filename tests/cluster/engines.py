@@ -66,21 +66,23 @@ def processes(folder: pathlib.Path) -> Iterator[Engine]:
 @contextlib.contextmanager
 def flink(folder: pathlib.Path) -> Iterator[Engine]:
     """A Flink cluster of two TaskManagers, with a worker pool beside each, and Beam's job server, which every run
-    starts for itself."""
-    job_server = artifacts.flink_job_server()
-    with FlinkCluster(artifacts.flink(), folder) as cluster:
-        options = {
-            "flink_master": cluster.rest,
-            "flink_version": artifacts.FLINK_LINE,
-            "flink_job_server_jar": str(job_server),
-            "environment_type": "EXTERNAL",
-            "environment_config": cluster.environment_config,
-            "environment_cache_millis": 600_000,
-            "parallelism": 2,
-            "number_of_execution_retries": 5,
-            "execution_retry_delay": 1_000,
-        }
-        yield Engine("flink", {"name": "FlinkRunner", "options": options}, 2, True, cluster.pools, cluster)
+    starts for itself. Beam's jars are on the cluster's class path."""
+    with FlinkCluster(artifacts.flink(), folder, beam=artifacts.beam_in_flink()) as cluster:
+        yield Engine("flink", flink_runner(cluster), 2, True, cluster.pools, cluster)
+
+
+def flink_runner(cluster: FlinkCluster) -> dict[str, Any]:
+    """The section `runner` of a configuration that runs on a cluster."""
+    options = {
+        "flink_master": cluster.rest,
+        "flink_version": artifacts.FLINK_LINE,
+        "flink_job_server_jar": str(artifacts.flink_job_server()),
+        "environment_type": "EXTERNAL",
+        "environment_config": cluster.environment_config,
+        "environment_cache_millis": 60_000,
+        "parallelism": 2,
+    }
+    return {"name": "FlinkRunner", "options": options}
 
 
 ENGINES: dict[str, Callable[[pathlib.Path], contextlib.AbstractContextManager[Engine]]] = {
