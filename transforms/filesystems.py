@@ -30,6 +30,9 @@ except ImportError:  # without the extra gcp
 else:
     STORE_ERRORS = (*STORE_ERRORS, GoogleAPIError, GoogleAuthError)
 
+# And what they raise of a path that is none.
+READ_ERRORS: tuple[type[Exception], ...] = (*STORE_ERRORS, ValueError)
+
 
 class UnusableFileSystem(ValueError):
     """A path is on a file system that cannot be used here; one sentence that says what would be right."""

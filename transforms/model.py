@@ -18,7 +18,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.decode import Resize
-from transforms.filesystems import STORE_ERRORS
+from transforms.filesystems import READ_ERRORS
 from transforms.memory import usable_cores
 from transforms.preprocess import Affine, Preprocessing, application_family, preprocessing
 from transforms.targets import Targets
@@ -228,7 +228,7 @@ def fingerprint_of(path: str | None, application: str | None, weights: str | Non
             with FileSystems.open(file, compression_type=CompressionTypes.UNCOMPRESSED) as source:
                 while chunk := source.read(1 << 20):
                     digest.update(chunk)
-        except (*STORE_ERRORS, ValueError) as error:
+        except READ_ERRORS as error:
             raise UnusableModel(_unreadable(key, file)) from error
     return digest.hexdigest()
 
@@ -242,7 +242,7 @@ def read_class_names(path: str) -> tuple[str, ...]:
     try:
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
             lines = source.read().decode("utf-8-sig").rstrip().splitlines()
-    except (*STORE_ERRORS, ValueError) as error:
+    except READ_ERRORS as error:
         raise UnusableModel(
             f"model.class_names: {path} cannot be read as a text file in UTF-8 with one name a line"
         ) from error
@@ -353,7 +353,7 @@ class _LocalFile:
             return self.path
         try:
             opened = FileSystems.open(self.path, compression_type=CompressionTypes.UNCOMPRESSED)
-        except (*STORE_ERRORS, ValueError) as error:
+        except READ_ERRORS as error:
             raise UnusableModel(_unreadable(self._key, self.path)) from error
         # Keras tells by the end of the name what a file is, and `.weights.h5` is not `.h5`.
         handle, self._copy = tempfile.mkstemp(suffix=f"-{posixpath.basename(self.path)}")

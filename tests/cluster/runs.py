@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from tests.cluster.engines import Engine
-from tests.cluster.servers import ROOT
+from tests.cluster.servers import ROOT, environment
 from transforms.parts import Output
 from transforms.unit import Receipt
 
@@ -48,11 +48,15 @@ class Run:
 
     @classmethod
     def on(cls, engine: Engine, value: dict[str, Any], folder: pathlib.Path) -> Run:
-        """Writes the configuration into a folder, where its output will be as well."""
-        path = str(folder / "out")
+        """On an engine, with configuration and output in a folder."""
+        return cls.to(str(folder / "out"), engine.runner, value, folder)
+
+    @classmethod
+    def to(cls, path: str, runner: dict[str, Any], value: dict[str, Any], folder: pathlib.Path) -> Run:
+        """With a section `runner`, and an output anywhere; the configuration is written into the folder."""
         config = folder / "config.json"  # JSON is YAML
         output = {**value["output"], "path": path}
-        config.write_text(json.dumps({**value, "output": output, "runner": engine.runner}))
+        config.write_text(json.dumps({**value, "output": output, "runner": runner}))
         return cls(config, path)
 
     @contextlib.contextmanager
@@ -61,7 +65,13 @@ class Run:
         of the block it is gone, and so are the processes that it started."""
         command = [sys.executable, "-m", "pipeline", "run", str(self.config), *arguments]
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
         try:
             yield process
@@ -83,7 +93,8 @@ class Run:
     @property
     def job(self) -> str:
         """The name of the last run's job in its engine."""
-        return str(json.loads(pathlib.Path(self.path, "run.json").read_text())["job"])
+        run: dict[str, Any] = Output(self.path).read_json("run.json")
+        return str(run["job"])
 
     def receipts(self) -> list[Receipt]:
         return Output(self.path).read_receipts()
