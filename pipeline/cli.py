@@ -1,4 +1,5 @@
-"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `flink-job-server`.
+"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `flink-job-server`,
+`spark-job-server`.
 
 Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; 2 the request
 could not be run; 130 interrupted. What is not 0 comes with one sentence on standard error.
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     if beam_options and args.command not in ("run", "status", "inspect"):
         return _refuse("Beam options after -- belong to `fullgrad run`, `status` and `inspect`")
-    if args.command == "flink-job-server":  # which needs neither Beam nor TensorFlow
+    if args.command.endswith("-job-server"):  # which needs neither Beam nor TensorFlow
         return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
@@ -166,13 +167,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("--trust", action="store_true", help="let the model file run code of its own")
 
-    server = commands.add_parser(
-        "flink-job-server",
-        help="make Beam's job server for Flink",
-        description="Makes the job server by which Beam gives jobs to Flink 1.20, from modules that Maven fetches, for "
-        "where Beam cannot download it as one jar. Needs Maven and Java.",
-    )
-    server.add_argument("folder", metavar="DIR", help="where to make it: a folder that is not there yet, or is empty")
+    for engine in ("Flink 1.20", "Spark 3.5"):
+        server = commands.add_parser(
+            f"{engine.split()[0].lower()}-job-server",
+            help=f"make Beam's job server for {engine}",
+            description=f"Makes the job server by which Beam gives jobs to {engine}, from modules that Maven fetches, "
+            "for where Beam cannot download it as one jar. Needs Maven and Java.",
+        )
+        server.add_argument("folder", metavar="DIR", help="where to make it: a folder that is not there, or is empty")
     return parser
 
 
@@ -366,14 +368,15 @@ def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str])
 
 
 def _make_job_server(args: argparse.Namespace) -> int:
-    from pipeline.engines.job_servers import FLINK, CannotMake, make_job_server
+    from pipeline.engines.job_servers import FLINK, SPARK, CannotMake, make_job_server
 
+    server = {each.name: each for each in (FLINK, SPARK)}[args.command]
     try:
-        jar = make_job_server(FLINK, pathlib.Path(args.folder))
+        jar = make_job_server(server, pathlib.Path(args.folder))
     except CannotMake as error:
         return _refuse(str(error))
     _out.print(f"made {jar}, with what it needs beside it; use it with")
-    _out.print(f"  fullgrad run CONFIG.yaml --set runner.options.flink_job_server_jar={jar.resolve()}")
+    _out.print(f"  fullgrad run CONFIG.yaml --set runner.options.{server.option}={jar.resolve()}")
     return 0
 
 

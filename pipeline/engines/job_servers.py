@@ -1,4 +1,4 @@
-"""Makes Beam's job server for Flink from the modules that it consists of.
+"""Makes Beam's job server for Flink, or for Spark, from the modules that it consists of.
 
 Beam publishes it as one jar with everything in it, and downloads that where it is not given one. A registry may have
 the modules and not that jar. Maven fetches the modules then, and a jar that only names them is put beside them: Java
@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 # Job servers take jobs of other Beam versions than their own; docs/running.md says which ones were run together.
-_FLINK_BEAM = "2.62.0"
+_BEAM = "2.62.0"
 _FLINK = "1.20.5"
+_SPARK = "3.5.9"
 
 
 class CannotMake(ValueError):
@@ -42,15 +43,31 @@ class JobServer:
     modules: tuple[str, ...]
     held: tuple[str, ...]
 
+    @property
+    def option(self) -> str:
+        """Beam's option that names the jar."""
+        return f"{self.name.replace('-', '_')}_jar"
+
 
 FLINK = JobServer(
     "flink-job-server",
     "org.apache.beam.runners.flink.FlinkJobServerDriver",
-    (f"org.apache.beam:beam-runners-flink-1.19:{_FLINK_BEAM}", "org.slf4j:slf4j-simple:1.7.30"),
+    (f"org.apache.beam:beam-runners-flink-1.19:{_BEAM}", "org.slf4j:slf4j-simple:1.7.30"),
     tuple(
         f"org.apache.flink:flink-{name}:{_FLINK}"
         for name in "annotations clients core java metrics-core runtime streaming-java".split()
     ),
+)
+
+SPARK = JobServer(
+    "spark-job-server",
+    "org.apache.beam.runners.spark.SparkJobServerDriver",
+    (
+        f"org.apache.beam:beam-runners-spark-3:{_BEAM}",
+        *(f"org.apache.spark:spark-{name}_2.12:{_SPARK}" for name in ("core", "streaming")),
+        "org.slf4j:slf4j-simple:1.7.30",
+    ),
+    (),
 )
 
 # What Beam's own job servers open of Java's modules.

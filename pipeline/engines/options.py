@@ -18,10 +18,12 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
     PortableOptions,
     PrismRunnerOptions,
+    SparkRunnerOptions,
 )
 
 from pipeline.config import Runner
 from pipeline.engines.flink import Flink
+from pipeline.engines.job_servers import FLINK, SPARK, JobServer
 
 
 class UnusableEngine(ValueError):
@@ -64,7 +66,11 @@ def beam_flags(runner: Runner, further: Sequence[str], run: str) -> tuple[str, .
     if runner.name == "PrismRunner" and not options.view_as(PortableOptions).job_endpoint:
         _check_prism(options.view_as(PrismRunnerOptions).prism_location)
     if runner.name == "FlinkRunner":
-        _check_flink(options.view_as(FlinkRunnerOptions))
+        submit_one_jar = options.view_as(FlinkRunnerOptions).flink_submit_uber_jar
+        _check_jar(FLINK, options.view_as(FlinkRunnerOptions).flink_job_server_jar, submit_one_jar)
+    if runner.name == "SparkRunner":
+        submit_one_jar = options.view_as(SparkRunnerOptions).spark_submit_uber_jar
+        _check_jar(SPARK, options.view_as(SparkRunnerOptions).spark_job_server_jar, submit_one_jar)
     return tuple(flags)
 
 
@@ -86,15 +92,17 @@ def check_reachable(runner: Runner, flags: Sequence[str]) -> None:
       UnusableEngine: there is no Java to start Beam's job server with, or no Flink cluster where one is said to be.
     """
     options = PipelineOptions(list(flags))
-    if runner.name != "FlinkRunner" or options.view_as(PortableOptions).job_endpoint:
+    if runner.name not in ("FlinkRunner", "SparkRunner") or options.view_as(PortableOptions).job_endpoint:
         return
     java = options.view_as(JobServerOptions).job_server_java_launcher
-    if not options.view_as(FlinkRunnerOptions).flink_submit_uber_jar and shutil.which(java) is None:
+    alone = options.view_as(FlinkRunnerOptions).flink_submit_uber_jar
+    alone = alone or options.view_as(SparkRunnerOptions).spark_submit_uber_jar
+    if not alone and shutil.which(java) is None:
         raise UnusableEngine(
             f"runner.name: {runner.name} needs Java for Beam's job server, and there is no `{java}` here; install Java "
             "(11 or later), or let runner.options.job_endpoint name a job server that runs"
         )
-    cluster = flink_of(flags)
+    cluster = flink_of(flags) if runner.name == "FlinkRunner" else None
     if cluster is not None:
         try:
             cluster.version()
@@ -150,27 +158,24 @@ def _check_prism(location: str | None) -> None:
         )
 
 
-def _check_flink(options: FlinkRunnerOptions) -> None:
+def _check_jar(server: JobServer, jar: str | None, submit_one_jar: bool) -> None:
     """Refuses a job server that is not there, or that is not whole where it must be."""
-    jar = options.flink_job_server_jar
     if jar is None or "://" in jar:
         return
+    key = f"runner.options.{server.option}"
     if not os.path.isfile(jar):
         raise UnusableEngine(
-            f"runner.options.flink_job_server_jar is {jar}, which is no file; it must be Beam's job server, as "
-            "`fullgrad flink-job-server DIR` makes one, or null to have Beam download it"
+            f"{key} is {jar}, which is no file; it must be Beam's job server, as `fullgrad {server.name} DIR` makes "
+            "one, or null to have Beam download it"
         )
-    if options.flink_submit_uber_jar and _is_thin(jar):
-        raise UnusableEngine(
-            f"runner.options.flink_submit_uber_jar sends {jar} alone, which only names the jars beside it; leave "
-            "flink_submit_uber_jar out, or give Beam's own job server, which is one jar"
-        )
-
-
-def _is_thin(jar: str) -> bool:
-    """Whether a jar has nothing in it but the names of others."""
     try:
         with zipfile.ZipFile(jar) as archive:
-            return not any(name.endswith(".class") for name in archive.namelist())
+            is_thin = not any(name.endswith(".class") for name in archive.namelist())
     except zipfile.BadZipFile as error:
-        raise UnusableEngine(f"runner.options.flink_job_server_jar is {jar}, which is no jar") from error
+        raise UnusableEngine(f"{key} is {jar}, which is no jar") from error
+    if submit_one_jar and is_thin:
+        raise UnusableEngine(
+            f"{key} is {jar}, which only names the jars beside it, and runner.options."
+            f"{server.name.partition('-')[0]}_submit_uber_jar sends it alone; leave that out, or give Beam's own job "
+            "server, which is one jar"
+        )
