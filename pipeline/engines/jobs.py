@@ -65,7 +65,9 @@ def _reason(error: Exception) -> str:
     # gRPC's own text is of several lines, the last of which says nothing.
     details = error.details() if isinstance(error, grpc.RpcError) and hasattr(error, "details") else None
     lines = (details or str(error)).strip().splitlines() or [type(error).__name__]
-    return lines[-1].rstrip(".")
+    # Python says what is wrong behind the places where it was, and Java before them.
+    of_java = any(line.startswith("\tat ") for line in lines)
+    return lines[0 if of_java else -1].strip().rstrip(".")
 
 
 def _cancelled(result: PipelineResult | None, runner: Runner, flags: Sequence[str]) -> str:

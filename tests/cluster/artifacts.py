@@ -22,8 +22,7 @@ from collections.abc import Callable, Sequence
 
 import apache_beam as beam
 
-from pipeline.engines.job_servers import FLINK as FLINK_SERVER
-from pipeline.engines.job_servers import CannotMake, last_words, make_job_server, pom_of
+from pipeline.engines import job_servers
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "fullgrad-beam-tests"
 FLINK = "1.20.5"
@@ -93,28 +92,41 @@ def flink() -> pathlib.Path:
 
 
 def flink_job_server() -> pathlib.Path:
-    """Beam's job server for that Flink, made as `fullgrad flink-job-server` makes it.
+    """Beam's job server for that Flink.
 
     Raises:
       Unavailable: there is no Java or Maven, or the modules cannot be had.
     """
+    return _local_file("FULLGRAD_FLINK_JOB_SERVER") or _job_server(job_servers.FLINK)
+
+
+def spark_job_server() -> pathlib.Path:
+    """Beam's job server for Spark, which has Spark itself beside it.
+
+    Raises:
+      Unavailable: there is no Java or Maven, or the modules cannot be had.
+    """
+    return _job_server(job_servers.SPARK)
+
+
+def _job_server(server: job_servers.JobServer) -> pathlib.Path:
+    """A job server, made as the command line makes it."""
     _require_java()
 
     def make(folder: pathlib.Path) -> None:
         try:
-            make_job_server(FLINK_SERVER, folder)
-        except CannotMake as error:
+            job_servers.make_job_server(server, folder)
+        except job_servers.CannotMake as error:
             raise Unavailable(str(error)) from error
 
-    held = hashlib.sha256(pom_of(FLINK_SERVER).encode()).hexdigest()[:8]
-    made = _cached(f"{FLINK_SERVER.name}-{held}", make) / f"{FLINK_SERVER.name}.jar"
-    return _local_file("FULLGRAD_FLINK_JOB_SERVER") or made
+    version = hashlib.sha256(job_servers.pom_of(server).encode()).hexdigest()[:8]
+    return _cached(f"{server.name}-{version}", make) / f"{server.name}.jar"
 
 
 def beam_in_flink() -> list[pathlib.Path]:
     """What of the job server a Flink cluster needs on its class path, so that jobs find it there: Flink has its own
     modules and logging."""
-    libraries = flink_job_server().parent / "libs"
+    libraries = _job_server(job_servers.FLINK).parent / "libs"
     return [jar for jar in sorted(libraries.glob("*.jar")) if not jar.name.startswith(("flink-", "slf4j-"))]
 
 
@@ -173,5 +185,5 @@ def _run(command: Sequence[str], env: dict[str, str] | None = None) -> str:
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"`{command[0]}` took more than ten minutes to fetch {command[-1]}") from error
     if done.returncode:
-        raise Unavailable(f"`{command[0]}` cannot fetch it: {last_words(done.stdout)}")
+        raise Unavailable(f"`{command[0]}` cannot fetch it: {job_servers.last_words(done.stdout)}")
     return done.stdout

@@ -44,6 +44,11 @@ def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     yield from _started("flink", tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    yield from _started("spark", tmp_path_factory)
+
+
 @pytest.fixture
 def cluster(flink: Engine) -> FlinkCluster:
     """The cluster of the engine `flink`, with both slots free, as they are a while after a job."""

@@ -13,6 +13,7 @@ import psutil
 from tests.cluster import artifacts
 from tests.cluster.flink import FlinkCluster
 from tests.cluster.servers import Server, accepts, free_port, running, start_worker_pool
+from tests.cluster.spark import spark_cluster
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,8 +86,23 @@ def flink_runner(cluster: FlinkCluster) -> dict[str, Any]:
     return {"name": "FlinkRunner", "options": options}
 
 
+@contextlib.contextmanager
+def spark(folder: pathlib.Path) -> Iterator[Engine]:
+    """A standalone Spark cluster of two workers, with a worker pool beside each, and Beam's job server, which every run
+    starts for itself and which is the job's driver."""
+    job_server = artifacts.spark_job_server()
+    with spark_cluster(job_server.parent / "libs", folder) as (options, pools):
+        options = {
+            **options,
+            "spark_job_server_jar": str(job_server),
+            "environment_type": "EXTERNAL",
+        }
+        yield Engine("spark", {"name": "SparkRunner", "options": options}, 2, True, pools)
+
+
 ENGINES: dict[str, Callable[[pathlib.Path], contextlib.AbstractContextManager[Engine]]] = {
     "prism": prism,
     "processes": processes,
     "flink": flink,
+    "spark": spark,
 }

@@ -78,7 +78,7 @@ def test_a_cancelled_job_stops_and_another_engine_computes_what_is_missing(
     run = Run.on(engine, slow, tmp_path)
     with run.started() as process:
         run.wait_for_receipts(process, 2)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: a job server gets it as well
         said, _ = process.communicate(timeout=LONG)
     assert process.returncode == 130, said
     assert "interrupted" in said

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -13,11 +11,12 @@ from typing import Any
 import psutil
 import pytest
 
+from pipeline.engines.flink import Flink
 from tests.cluster import artifacts
 from tests.cluster.engines import Engine, flink_runner
 from tests.cluster.flink import FlinkCluster
 from tests.cluster.runs import LONG, Run
-from tests.cluster.servers import free_port
+from tests.cluster.servers import Server, accepts, free_port, running
 from tests.outputs import assert_same_output
 
 pytestmark = pytest.mark.cluster
@@ -35,20 +34,6 @@ def test_two_jobs_at_once_on_one_output_leave_one_part_of_each_unit(
     assert len(run.receipts()) == 7
     assert len(list(pathlib.Path(run.path, "maps").iterdir())) == 7
     assert_same_output(run.path, expected)
-
-
-def test_ctrl_c_in_a_terminal_which_the_job_server_gets_too_cancels_the_job(
-    flink: Engine, cluster: FlinkCluster, slow: dict[str, Any], tmp_path: pathlib.Path
-) -> None:
-    run = Run.on(flink, slow, tmp_path)
-    with run.started() as process:
-        run.wait_for_receipts(process, 1)
-        os.killpg(process.pid, signal.SIGINT)
-        said, _ = process.communicate(timeout=LONG)
-    assert process.returncode == 130, said
-    assert f"Flink ended the job {run.job} (CANCELED)" in said
-    assert "Traceback" not in said
-    assert cluster.states(run.job) == ["CANCELED"]
 
 
 def test_a_launcher_that_is_terminated_cancels_its_job_while_it_is_submitted(
@@ -80,33 +65,28 @@ def test_a_lost_job_server_does_not_leave_its_job_behind(
     assert cluster.states(run.job) == ["CANCELED"]
 
 
-def test_where_flink_itself_cannot_be_reached_an_interrupt_says_that_the_job_goes_on(
+def test_where_the_launcher_does_not_know_flink_an_interrupt_says_that_the_job_goes_on(
     flink: Engine, cluster: FlinkCluster, slow: dict[str, Any], tmp_path: pathlib.Path
 ) -> None:
-    """The job server reaches Flink and the launcher does not, as where that runs beside the cluster."""
-    port, nowhere = free_port("127.0.0.1"), free_port("127.0.0.1")
-    jar = flink.runner["options"]["flink_job_server_jar"]
+    """Its job server runs elsewhere, and alone is told where Flink is."""
+    port = free_port("127.0.0.1")
+    options = {**flink.runner["options"], "job_endpoint": f"127.0.0.1:{port}"}
+    jar = options.pop("flink_job_server_jar")
+    del options["flink_master"]
     command = ["java", "-jar", jar, f"--flink-master={cluster.rest}", f"--job-port={port}", "--artifact-port=0"]
-    server = subprocess.Popen([*command, "--expansion-port=0"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        options = {**flink.runner["options"], "flink_job_server_jar": None, "job_endpoint": f"127.0.0.1:{port}"}
-        options["flink_master"] = f"127.0.0.1:{nowhere}"
-        run = Run.on(flink, slow, tmp_path)
-        with run.started("--set", f"runner.options={json.dumps(options)}") as process:
+    with running(Server("the job server", [*command, "--expansion-port=0"], tmp_path / "job-server.log")) as server:
+        server.wait_until(lambda: accepts("127.0.0.1", port))
+        run = Run.to(str(tmp_path / "out"), {"name": "FlinkRunner", "options": options}, slow, tmp_path)
+        with run.started() as process:
             run.wait_for_receipts(process, 1)
             process.send_signal(signal.SIGINT)
             said, _ = process.communicate(timeout=LONG)
-    finally:
-        server.terminate()
-        server.wait(30)
     assert process.returncode == 130, said
     assert f"the job {run.job} may go on" in said
-    assert f"curl -X PATCH 'http://127.0.0.1:{nowhere}/jobs/ID?mode=cancel'" in said
-    [job] = [each for each in cluster.get("jobs/overview")["jobs"] if each["name"] == run.job]
-    assert job["state"] == "RUNNING"  # which is why it has to be said
-    # As the sentence says, but for the address.
-    subprocess.run(["curl", "-sfX", "PATCH", f"http://{cluster.rest}/jobs/{job['jid']}?mode=cancel"], check=True)
-    cluster.task_managers[0].wait_until(lambda: cluster.states(run.job) == ["CANCELED"])
+    assert "let runner.options.flink_master say where Flink is" in said
+    assert cluster.states(run.job) == ["RUNNING"]  # which is why it has to be said
+    said = Flink.at(cluster.rest).cancel(run.job)  # type: ignore[union-attr]
+    assert said == f"Flink ended the job {run.job} (CANCELED)"
 
 
 def test_a_flink_that_is_not_there_is_refused_before_anything_is_written(

@@ -73,17 +73,17 @@ def test_a_bucket_gets_what_a_folder_gets(direct_stored: str, expected: str, sto
 
 
 def test_workers_with_no_folder_in_common_write_to_a_bucket(
-    engine: Engine, store: Store, stored: dict[str, Any], direct_stored: str, tmp_path: pathlib.Path
+    flink: Engine, store: Store, stored: dict[str, Any], direct_stored: str, tmp_path: pathlib.Path
 ) -> None:
-    """They are told of the endpoint by the job alone."""
-    options = {**engine.runner.get("options", {}), "s3_endpoint_url": store.endpoint}
-    run = Run.to(store.url(f"out-{engine.name}"), {**engine.runner, "options": options}, stored, tmp_path)
+    """They are told of the endpoint by the job alone, and each works in a folder of its own."""
+    options = {**flink.runner.get("options", {}), "s3_endpoint_url": store.endpoint}
+    run = Run.to(store.url(f"out-{flink.name}"), {**flink.runner, "options": options}, stored, tmp_path)
     run.finish()
     assert_same_output(run.path, direct_stored)
-    assert len({receipt.worker for receipt in run.receipts()}) == engine.processes
-    assert not store.keys(f"out-{engine.name}/tmp/")
+    assert len({receipt.worker for receipt in run.receipts()}) == flink.processes
+    assert not store.keys(f"out-{flink.name}/tmp/")
     # And it is gone on with.
-    lost = next(key for key in store.keys(f"out-{engine.name}/receipts/") if "large" not in key)
+    lost = next(key for key in store.keys(f"out-{flink.name}/receipts/") if "large" not in key)
     store.client.delete_object(Bucket=BUCKET, Key=lost)
     said = run.finish("--set", "runner={name: direct}", "--", f"--s3_endpoint_url={store.endpoint}")
     assert "1 unit to explain, 6 done before" in said
@@ -100,14 +100,15 @@ def test_every_command_finds_the_bucket(store: Store, stored: dict[str, Any], di
     assert "complete" in done.stdout
 
 
-@pytest.mark.parametrize("command", [["status", f"s3://{BUCKET}/direct"], ["inspect", f"s3://{BUCKET}/model.keras"]])
-def test_a_bucket_that_cannot_be_reached_is_said_in_one_sentence(command: list[str], store: Store) -> None:
+def test_a_bucket_that_cannot_be_reached_is_said_in_one_sentence(store: Store) -> None:
     nobody = f"--s3_endpoint_url=http://127.0.0.1:{free_port('127.0.0.1')}"
     somebody = f"--s3_endpoint_url={store.endpoint}"
-    for endpoint, env, says in (
-        (nobody, {}, "Could not connect to the endpoint URL"),
-        (somebody, {"AWS_SECRET_ACCESS_KEY": "wrong"}, "SignatureDoesNotMatch"),
-        (somebody, {"AWS_ACCESS_KEY_ID": "nobody"}, "access key"),
+    status, inspect = ["status", store.url("direct")], ["inspect", store.url("model.keras")]
+    for command, endpoint, env, says in (
+        (status, nobody, {}, "Could not connect to the endpoint URL"),
+        (status, somebody, {"AWS_SECRET_ACCESS_KEY": "wrong"}, "SignatureDoesNotMatch"),
+        (status, somebody, {"AWS_ACCESS_KEY_ID": "nobody"}, "access key"),
+        (inspect, nobody, {}, "Could not connect to the endpoint URL"),
     ):
         done = fullgrad(*command, "--", endpoint, **env)
         assert done.returncode == 2, done.stderr
