@@ -36,6 +36,10 @@ class Engine:
     pools: Sequence[Server] = ()
     flink: FlinkCluster | None = None
 
+    def workers_started(self) -> list[int]:
+        """How many worker processes each pool has started so far."""
+        return [pool.log.read_text(errors="replace").count("Starting worker") for pool in self.pools]
+
     def is_worker(self, pid: int) -> bool:
         """Whether that process is one of the workers in the pools."""
         children = [child.pid for pool in self.pools for child in psutil.Process(pool.pid).children()]
@@ -81,6 +85,7 @@ def flink_runner(cluster: FlinkCluster) -> dict[str, Any]:
         "environment_type": "EXTERNAL",
         "environment_config": cluster.environment_config,
         "environment_cache_millis": 60_000,
+        "sdk_worker_parallelism": 1,
         "parallelism": 2,
     }
     return {"name": "FlinkRunner", "options": options}

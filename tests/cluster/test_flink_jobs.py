@@ -10,16 +10,27 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from pipeline.engines.flink import Flink
 from tests.cluster import artifacts
 from tests.cluster.engines import Engine, flink_runner
 from tests.cluster.flink import FlinkCluster
 from tests.cluster.runs import LONG, Run
-from tests.cluster.servers import Server, accepts, free_port, running
+from tests.cluster.servers import ROOT, Server, accepts, free_port, running
 from tests.outputs import assert_same_output
 
 pytestmark = pytest.mark.cluster
+
+
+def test_every_option_of_the_example_is_run(flink: Engine) -> None:
+    example = yaml.safe_load((ROOT / "configs" / "flink.yaml").read_text())["runner"]
+    assert flink.runner["name"] == example["name"]
+    assert flink.runner["options"].keys() == example["options"].keys()
+    ours = {"flink_master", "flink_job_server_jar", "environment_config"}  # which are where the cluster is
+    assert {name: value for name, value in flink.runner["options"].items() if name not in ours} == {
+        name: value for name, value in example["options"].items() if name not in ours
+    }
 
 
 def test_two_jobs_at_once_on_one_output_leave_one_part_of_each_unit(
@@ -113,7 +124,7 @@ def test_without_beam_on_its_class_path_a_cluster_gives_the_same_and_starts_work
         engine = Engine("flink", flink_runner(cluster), 2, True, cluster.pools, cluster)
         run = Run.on(engine, dataset, tmp_path)
         run.finish()
-        starts = [pool.log.read_text(errors="replace").count("Starting worker") for pool in cluster.pools]
+        starts = engine.workers_started()
     assert_same_output(run.path, expected)
     assert {receipt.models_loaded for receipt in run.receipts()} == {1}
     assert len({receipt.worker for receipt in run.receipts()}) == 2  # one a TaskManager while units are explained
