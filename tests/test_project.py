@@ -144,6 +144,7 @@ FLOORS = (
         "transforms.unit",
         "transforms.fullgrad",
         "transforms.clock",
+        "transforms.filesystems",
         "transforms.memory",
         "transforms.methods",
         "transforms.resampling",
