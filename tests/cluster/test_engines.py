@@ -18,7 +18,8 @@ from tests.cluster.runs import LONG, Run
 from tests.outputs import assert_same_output
 from transforms.parts import Output, read_maps
 
-pytestmark = pytest.mark.cluster
+# A busy machine, or a first run that fetches its servers, takes minutes.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from tests.cluster.runs import LONG, Run
 from tests.cluster.servers import ROOT, Server, accepts, free_port, running
 from tests.outputs import assert_same_output
 
-pytestmark = pytest.mark.cluster
+# A busy machine, or a first run that fetches its servers, takes minutes.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 
 def test_every_option_of_the_example_is_run(flink: Engine) -> None:

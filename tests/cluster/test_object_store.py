@@ -20,7 +20,8 @@ from tests.cluster.servers import ROOT, S3_CREDENTIALS, environment, free_port
 from tests.outputs import assert_same_output
 from transforms.parts import read_maps
 
-pytestmark = pytest.mark.cluster
+# A busy machine, or a first run that fetches its servers, takes minutes.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
