@@ -65,7 +65,8 @@ def test_a_worker_killed_in_the_middle_of_a_unit_loses_nothing_else(
     done = run.receipts()
     assert {row["shard"] for row in read_maps(run.path, ["shard"])} == {receipt.unit.shard.path for receipt in done}
 
-    said = run.finish()
+    # What an engine gave up, it goes on with itself; for one that did not, it is enough to see that nothing is missing.
+    said = run.finish(*([] if not engine.retries else ["--set", "runner={name: direct}"]))
     assert f"{7 - len(done)} unit{'' if len(done) == 6 else 's'} to explain, {len(done)} done before" in said
     _are_still_there(done, run)
     assert_same_output(run.path, expected)
