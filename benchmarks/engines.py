@@ -1,12 +1,13 @@
 """What it costs to run on another engine: the same configuration on Beam's runners, in turn, on this machine.
 
-    python -m benchmarks.engines [--prism FILE] [--flink HOST:PORT --job-server FILE] [--rounds 2] [--csv FILE]
+    python -m benchmarks.engines [--only NAME …] [--rounds 2] [--csv FILE]
 
 ResNet-20 on the CIFAR-10 shards of the data folder, taken several times over and cut into small units, so that what a
 unit costs beside its batches shows: with `direct`, in one process and in two; on Prism, with the worker in the launcher
-(LOOPBACK) and in a worker pool; on a Flink cluster that is there already, with its own pools on 127.0.0.1:50000. Every
-run is a process of its own. images/s are those from the first unit's start to the last one's commit, and between the
-first commit and the last.
+(LOOPBACK) and in a worker pool; on a Flink cluster of two TaskManagers, with Beam's jars on its class path and without;
+on a Spark cluster of two workers. The servers are those of the tests, and are fetched as for these. An engine that
+cannot be had is left out, which is said. Every run is a process of its own. images/s are those from the first unit's
+start to the last one's commit, and between the first commit and the last.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.pipeline import CASES, DATA, Missing, configuration, run_command
-from tests.cluster.servers import accepts, free_port, running, start_worker_pool
+from tests.cluster import artifacts
+from tests.cluster.engines import ENGINES, Engine, flink_runner
+from tests.cluster.flink import FlinkCluster
 
 UNIT = 250  # images
 BATCH = 125
@@ -82,44 +85,56 @@ def one_run(config: Mapping[str, Any], variant: str, turn: int, folder: pathlib.
 
 
 @contextlib.contextmanager
-def variants(
-    prism: str | None, flink: str | None, job_server: str | None, logs: pathlib.Path
-) -> Iterator[dict[str, Runner]]:
-    """The runners to compare, with a worker pool for Prism while they are in use."""
-    found: dict[str, Runner] = {
-        "direct": {"name": "direct"},
-        "direct, two processes": {
-            "name": "direct",
-            "options": {"direct_num_workers": 2, "direct_running_mode": "multi_processing"},
-        },
-    }
+def _prism_in_launcher(folder: pathlib.Path) -> Iterator[Runner]:
+    yield {"name": "PrismRunner", "options": {"prism_location": str(artifacts.prism())}}
+
+
+@contextlib.contextmanager
+def _engine(
+    starts: Callable[[pathlib.Path], contextlib.AbstractContextManager[Engine]], folder: pathlib.Path
+) -> Iterator[Runner]:
+    with starts(folder) as engine:
+        yield engine.runner
+
+
+@contextlib.contextmanager
+def _plain_flink(folder: pathlib.Path) -> Iterator[Runner]:
+    with FlinkCluster(artifacts.flink(), folder) as cluster:
+        yield flink_runner(cluster)
+
+
+# What is compared: how the table calls it, and what starts it in a folder and gives the section `runner` for it.
+VARIANTS: dict[str, Callable[[pathlib.Path], contextlib.AbstractContextManager[Runner]]] = {
+    "direct": lambda _: contextlib.nullcontext({"name": "direct"}),
+    "direct, two processes": lambda folder: _engine(ENGINES["processes"], folder),
+    "Prism, LOOPBACK": _prism_in_launcher,
+    "Prism, worker pool": lambda folder: _engine(ENGINES["prism"], folder),
+    "Flink, Beam on its class path": lambda folder: _engine(ENGINES["flink"], folder),
+    "Flink, jars sent with the job": _plain_flink,
+    "Spark": lambda folder: _engine(ENGINES["spark"], folder),
+}
+
+
+@contextlib.contextmanager
+def started(variant: str, folder: pathlib.Path) -> Iterator[Runner | None]:
+    """Starts what a variant needs, for as long as the block lasts; gives its runner, None where it cannot be had."""
+    folder.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
-        if prism is not None:
-            port = free_port("127.0.0.1")
-            pool = stack.enter_context(running(start_worker_pool("127.0.0.1", port, logs / "pool.log")))
-            pool.wait_until(lambda: accepts("127.0.0.1", port))
-            in_pool = {"environment_type": "EXTERNAL", "environment_config": f"127.0.0.1:{port}"}
-            found["Prism, LOOPBACK"] = {"name": "PrismRunner", "options": {"prism_location": prism}}
-            found["Prism, worker pool"] = {"name": "PrismRunner", "options": {"prism_location": prism, **in_pool}}
-        if flink is not None:
-            options = {
-                "flink_master": flink,
-                "environment_type": "EXTERNAL",
-                "environment_config": "127.0.0.1:50000",
-                "environment_cache_millis": 600_000,
-                **({} if job_server is None else {"flink_job_server_jar": job_server}),
-            }
-            found["Flink"] = {"name": "FlinkRunner", "options": options}
-        yield found
+        try:
+            runner: Runner | None = stack.enter_context(VARIANTS[variant](folder))
+        except artifacts.Unavailable as reason:
+            print(f"{variant} is left out: {reason}", flush=True)
+            runner = None
+        yield runner
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, default=DATA, help=f"images and models ({DATA})")
-    parser.add_argument("--prism", metavar="FILE", help="a Prism binary (docs/running.md)")
-    parser.add_argument("--flink", metavar="HOST:PORT", help="the JobManager's address")
-    parser.add_argument("--job-server", metavar="FILE", help="Beam's job server for that Flink")
+    parser.add_argument(
+        "--only", metavar="NAME", nargs="+", choices=VARIANTS, default=list(VARIANTS), help=f"of {', '.join(VARIANTS)}"
+    )
     parser.add_argument("--copies", metavar="N", type=int, default=4, help="how often each shard is explained (4)")
     parser.add_argument("--rounds", metavar="N", type=int, default=2, help="how often each is run (2)")
     parser.add_argument("--csv", metavar="FILE", help="write the runs there as well")
@@ -133,14 +148,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(str(error))
         shards = _copies(config["input"]["shards"], arguments.copies, folder)
         config["input"] = {"shards": shards, "images_per_unit": UNIT}
-        with variants(arguments.prism, arguments.flink, arguments.job_server, folder) as found:
-            for turn in range(arguments.rounds):
-                for variant, runner in found.items():
-                    own = folder / f"{variant.replace(' ', '-')}-{turn}"
-                    runs.append(one_run({**config, "runner": runner}, variant, turn, own))
-                    print(
-                        f"{variant}, round {turn + 1} of {arguments.rounds}: {runs[-1].rate:.0f} images/s", flush=True
-                    )
+        for turn in range(arguments.rounds):
+            for variant in arguments.only:
+                own = folder / f"{list(VARIANTS).index(variant)}-{turn}"
+                # One at a time, as servers that wait take memory and some of the processor.
+                with started(variant, own / "servers") as runner:
+                    if runner is None:
+                        continue
+                    runs.append(one_run({**config, "runner": runner}, variant, turn, own / "run"))
+                print(f"{variant}, round {turn + 1} of {arguments.rounds}: {runs[-1].rate:.0f} images/s", flush=True)
     _print(runs)
     if arguments.csv:
         with open(arguments.csv, "w", newline="") as sink:

@@ -1,4 +1,5 @@
-"""The command line: `fullgrad run`, `demo`, `status`, `inspect`.
+"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `flink-job-server`,
+`spark-job-server`.
 
 Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; 2 the request
 could not be run; 130 interrupted. What is not 0 comes with one sentence on standard error.
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 # What is imported inside the commands takes seconds to import, which `--help` and a misspelt key need not wait for.
 
+_OPTIONS_OF_STORES = (
+    "What follows -- are Beam's options for its file systems, for example: -- --s3_endpoint_url=http://localhost:9000"
+)
+
 # Without markup and emoji: what stands in brackets or between colons in a path is part of its name.
 _out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -45,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         cut = arguments.index("--")
         arguments, beam_options = arguments[:cut], arguments[cut + 1 :]
     args = _parser().parse_args(arguments)
-    if beam_options and args.command != "run":
-        return _refuse("Beam options after -- belong to `fullgrad run`")
+    if beam_options and args.command not in ("run", "status", "inspect"):
+        return _refuse("Beam options after -- belong to `fullgrad run`, `status` and `inspect`")
+    if args.command.endswith("-job-server"):  # which needs neither Beam nor TensorFlow
+        return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     interrupted = _note_interrupts()
@@ -55,13 +62,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             _import_quietly(tensorflow=args.command != "status")
         if args.command == "run":
             return _run(args, beam_options)
-        return {"demo": _demo, "status": _status, "inspect": _inspect}[args.command](args)
+        if args.command == "demo":
+            return _demo(args)
+        if problem := _prepare_file_systems(args, beam_options):
+            return _refuse(problem)
+        return {"status": _status, "inspect": _inspect}[args.command](args)
     except ConfigError as error:
         return _refuse(str(error))
     except BaseException as error:
         # Beam wraps an interrupt that reaches a worker's thread into an error of its own.
         if isinstance(error, KeyboardInterrupt) or interrupted.is_set():
-            _err.print("interrupted; the same command goes on with what is missing")
+            became = f"; {error}" if _is_interrupted_job(error) and str(error) else ""
+            _err.print(f"interrupted{became}; the same command goes on with what is missing")
             return 130
         if not _is_failed_run(error) or args.verbose:
             raise
@@ -73,6 +85,12 @@ def _is_failed_run(error: BaseException) -> bool:
     from pipeline.run import RunFailed
 
     return isinstance(error, RunFailed)
+
+
+def _is_interrupted_job(error: BaseException) -> bool:
+    from pipeline.engines.jobs import Interrupted
+
+    return isinstance(error, Interrupted)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -127,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Says how far the run into an output folder is; works while the run goes on elsewhere.",
     )
     status.add_argument("output", metavar="OUTPUT", help="the run's output.path")
+    status.epilog = _OPTIONS_OF_STORES
 
     inspect = commands.add_parser(
         "inspect",
@@ -134,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Lists a model's layers with what each adds to the logit, and checks on images that input term and "
         "bias terms add up to it. Exit code 1 where they do not.",
     )
+    inspect.epilog = _OPTIONS_OF_STORES
     inspect.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or the name of a Keras application")
     inspect.add_argument("--weights", metavar="FILE", help="an application's weights (default: imagenet)")
     inspect.add_argument("--model-output", metavar="NAME", help="which output, where the model has several")
@@ -154,11 +174,20 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="modules that define the file's own layers, with --trust; they are imported, which runs their code",
     )
+
+    for engine in ("Flink 1.20", "Spark 3.5"):
+        server = commands.add_parser(
+            f"{engine.split()[0].lower()}-job-server",
+            help=f"make Beam's job server for {engine}",
+            description=f"Makes the job server by which Beam gives jobs to {engine}, from modules that Maven fetches, "
+            "for where Beam cannot download it as one jar. Needs Maven and Java.",
+        )
+        server.add_argument("folder", metavar="DIR", help="where to make it: a folder that is not there, or is empty")
     return parser
 
 
 def _note_interrupts() -> threading.Event:
-    """An event that Ctrl-C sets, on top of raising KeyboardInterrupt wherever the main thread is."""
+    """An event that Ctrl-C and SIGTERM set, on top of raising KeyboardInterrupt wherever the main thread is."""
     interrupted = threading.Event()
     if threading.current_thread() is threading.main_thread():
 
@@ -167,6 +196,7 @@ def _note_interrupts() -> threading.Event:
             signal.default_int_handler(number, frame)
 
         signal.signal(signal.SIGINT, note)
+        signal.signal(signal.SIGTERM, note)  # as sent by kill, systemd and Kubernetes; a job elsewhere would go on
     for handler in logging.getLogger().handlers:  # Beam logs the interrupt as an error, with its traceback
         handler.addFilter(lambda record: not interrupted.is_set())
     complain = threading.excepthook
@@ -229,7 +259,7 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
         return _refuse(str(error))
     _print_summary(summary, config)
     for warning in warnings_of(summary, plan):
-        _err.print(f"fullgrad: warning: {warning}", style="yellow")
+        _out.print(f"warning: {warning}", style="yellow")
     problems = problems_of(summary, plan)
     for problem in problems:
         _err.print(f"fullgrad: {problem}", style="red")
@@ -259,8 +289,6 @@ def _print_summary(summary: Summary, config: Config) -> None:
         _out.print(f"accuracy {summary.accuracy:.1%} on {summary.labelled:,} labelled images{without}")
     elif summary.images:
         _out.print("no accuracy, as no image has a label")
-    for warning in summary.warnings:
-        _out.print(f"warning: {warning}", style="yellow")
     if summary.completeness:
         _out.print(f"largest completeness error {summary.completeness['max']:.1e}")
     if summary.repeated_ids:
@@ -344,15 +372,48 @@ def _demo(args: argparse.Namespace) -> int:
     return code
 
 
+def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str]) -> str | None:
+    """Tells Beam's file systems their options; returns what is wrong with these or the path, None where all is well."""
+    from pipeline.engines.options import UnusableEngine, check_options
+    from transforms.filesystems import UnusableFileSystem, check_file_system, use_options
+
+    named = {"OUTPUT": args.output} if args.command == "status" else {"MODEL": args.model, "--weights": args.weights}
+    try:
+        check_options(beam_options, "the options after --")
+        use_options(beam_options)
+        for what, path in named.items():
+            if path is not None:
+                check_file_system(what, path)
+    except (UnusableEngine, UnusableFileSystem) as error:
+        return str(error)
+    return None
+
+
+def _make_job_server(args: argparse.Namespace) -> int:
+    from pipeline.engines.job_servers import FLINK, SPARK, CannotMake, make_job_server
+
+    server = {each.name: each for each in (FLINK, SPARK)}[args.command]
+    try:
+        jar = make_job_server(server, pathlib.Path(args.folder))
+    except CannotMake as error:
+        return _refuse(str(error))
+    _out.print(f"made {jar}, with what it needs beside it; use it with")
+    _out.print(f"  fullgrad run CONFIG.yaml --set runner.options.{server.option}={jar.resolve()}")
+    return 0
+
+
 def _status(args: argparse.Namespace) -> int:
     from pipeline.progress import Tracker
+    from transforms.filesystems import STORE_ERRORS
     from transforms.parts import Output
 
     output = Output(args.output)
     try:
         run = output.read_json("run.json")
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return _refuse(str(error))
+    except STORE_ERRORS as error:
+        return _refuse(f"{args.output} cannot be read: {error}")
     if run is None:
         return _refuse(f"{args.output} is no output of a run: there is no run.json in it")
     try:

@@ -394,7 +394,8 @@ class Runner(_Section):
 
     name: RunnerName = Field(
         default="direct",
-        description="Beam's runner: direct (the default; this machine), FlinkRunner, DataflowRunner or PrismRunner.",
+        description="Beam's runner: direct (the default; this machine), FlinkRunner, SparkRunner, DataflowRunner or "
+        "PrismRunner.",
     )
     options: RunnerOptions = Field(
         default_factory=dict,

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import io
 import json
-import os
 import platform
 import re
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import apache_beam as beam
-from apache_beam.io.filesystem import BeamIOError
-from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, PrismRunnerOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.runner import PipelineRunner, PipelineState
-
 from pipeline.config import DEFAULT_IDENTITY, Config
 from pipeline.config import Resize as ResizeSetting
+from pipeline.engines.jobs import JobFailed, new_pipeline, run_to_its_end
+from pipeline.engines.options import UnusableEngine, beam_flags, check_reachable, job_name
 from pipeline.fields import find_fields
 from pipeline.graph import build
 from pipeline.inspection import Inspection, inspect_exposed
@@ -33,6 +24,7 @@ from pipeline.plan import plan_units
 from pipeline.summary import Summary
 from transforms.decode import Resize
 from transforms.explain import ExplainSettings
+from transforms.filesystems import SECRETS, STORE_ERRORS, check_file_system, use_options
 from transforms.fullgrad import Agreement
 from transforms.model import LoadedModel, ModelSpec, fingerprint_of, load_once, read_class_names
 from transforms.parts import SCHEMA_VERSION, Output
@@ -98,8 +90,11 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
       CannotRun: model, input, output or options do not allow it.
     """
     startup = {"imported": time.time()}
-    flags = _beam_flags(config, beam_options)
+    run = uuid.uuid4().hex[:12]
     try:
+        flags = beam_flags(config.runner, beam_options, run)
+        use_options(flags)
+        _check_file_systems(config)
         spec = _model_spec(config)
         model = load_once(spec)
         startup["model"] = time.time()
@@ -120,10 +115,9 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         source = source_for(shards[0].format, fields)
         source.check(shards[0])
         found = find_fields(source, shards, model, config.explain.targets)
-        run = uuid.uuid4().hex[:12]
         settings = ExplainSettings(
             run=run,
-            output=Output(config.output.path, _fingerprint(config, spec), run),
+            output=Output(config.output.path, _fingerprint(config, spec), run, flags),
             model=spec,
             fields=fields,
             targets=config.explain.targets,
@@ -152,6 +146,8 @@ def prepare(config: Config, beam_options: Sequence[str] = ()) -> Plan:
         )
     except ValueError as error:  # of which all those here are kinds, each with its own sentence
         raise CannotRun(str(error)) from error
+    except STORE_ERRORS as error:
+        raise CannotRun(f"a file of the input, the model or the output cannot be read: {error}") from error
     counts = [unit.records for unit in units if unit.records is not None]
     settings = dataclasses.replace(settings, unit_images=max(counts, default=None))
     startup["planned"] = time.time()
@@ -169,44 +165,29 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
       CannotRun: the output cannot be written.
       RunFailed: the runner gave up, or somebody else cancelled the job.
     """
-    output = plan.settings.output
+    runner, output = plan.config.runner, plan.settings.output
     try:
+        check_reachable(runner, plan.beam_flags)
         output.create()
         output.clear_temporary()
         output.write_json(output.file("run.json"), json.dumps(_run_json(plan), indent=1))
-    except (OSError, BeamIOError) as error:
+    except UnusableEngine as error:
+        raise CannotRun(str(error)) from error
+    except STORE_ERRORS as error:
         raise CannotRun(f"output.path: {output.path} cannot be written; give a folder that can ({error})") from error
     on_start()
-    pipeline = beam.Pipeline(runner=_runner(plan.config), options=PipelineOptions(list(plan.beam_flags)))
+    pipeline = new_pipeline(runner, plan.beam_flags)
     units = [*(receipt.unit for receipt in plan.receipts), *plan.units]
-    build(pipeline, units, plan.settings, plan.config.runner.accelerator)
+    build(pipeline, units, plan.settings, runner.accelerator)
     try:
-        _run_to_its_end(pipeline)
-    except Exception as error:  # runners raise whatever they raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
+        run_to_its_end(pipeline, runner, plan.beam_flags)
+    except JobFailed as error:
         raise RunFailed(
-            f"{plan.config.runner.name} did not run the job to its end: {reason}; what was committed until then stays, "
-            "and the same command goes on with what is missing"
+            f"{runner.name} did not run the job to its end: {error}; what was committed until then stays, and the same "
+            "command goes on with what is missing"
         ) from error
     output.clear_temporary()
     return read_summary(output)
-
-
-def _run_to_its_end(pipeline: beam.Pipeline) -> None:
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    result = pipeline.run()
-    if threading.current_thread() is threading.main_thread():
-        # Beam's own handler stops a job server that it started, after which nobody can cancel the job.
-        signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        state = result.wait_until_finish()
-    except KeyboardInterrupt:
-        # The job runs elsewhere, and would go on beside the next one.
-        with contextlib.suppress(Exception):  # the runner may have been interrupted as well
-            result.cancel()
-        raise
-    if state not in (PipelineState.DONE, None):
-        raise RuntimeError(f"the pipeline ended in state {state}; the runner's log says why")
 
 
 def read_summary(output: Output) -> Summary:
@@ -245,7 +226,7 @@ def problems_of(summary: Summary, plan: Plan) -> list[str]:
 def warnings_of(summary: Summary, plan: Plan) -> list[str]:
     """What holds as it was asked for and may not be what was meant, one sentence each; the exit code stays."""
     config, tolerance = plan.config, plan.model.exposed.tolerance
-    warnings = []
+    warnings = list(summary.warnings)
     if config.explain.biases == "explicit" and summary.completeness and summary.completeness["max"] > tolerance:
         warnings.append(
             "the terms do not add up to the logit: explain.biases = explicit leaves out those of activations, and the "
@@ -253,6 +234,21 @@ def warnings_of(summary: Summary, plan: Plan) -> list[str]:
             "explain.biases = all has all terms"
         )
     return warnings
+
+
+def _check_file_systems(config: Config) -> None:
+    """Refuses paths on file systems that are not installed here.
+
+    Raises:
+      UnusableFileSystem: names the key, and what is to be installed.
+    """
+    for path in config.input.shards:
+        check_file_system("input.shards", path)
+    check_file_system("output.path", config.output.path)
+    for key in ("path", "weights", "class_names"):
+        path = getattr(config.model, key)
+        if path is not None:
+            check_file_system(f"model.{key}", path)
 
 
 def _model_spec(config: Config) -> ModelSpec:
@@ -328,16 +324,24 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {key: leaf for name, inner in value.items() for key, leaf in _flat(inner, f"{prefix}{name}.").items()}
 
 
+def _without_secrets(configuration: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as it may lie beside the output: options that are keys to a store have no value."""
+    options = configuration["runner"]["options"]
+    shown = {name: "(not shown)" if name in SECRETS else value for name, value in options.items()}
+    return {**configuration, "runner": {**configuration["runner"], "options": shown}}
+
+
 def _run_json(plan: Plan) -> dict[str, Any]:
     inspection: Inspection = inspect_exposed(plan.model.exposed, plan.agreement)
     return {
         "schema_version": SCHEMA_VERSION,
         "run": plan.settings.run,
+        "job": job_name(plan.beam_flags),
         "started": time.time(),
         "startup": dict(plan.startup),
         "fingerprint": plan.settings.output.fingerprint,
         "identity": _identity(plan.config, plan.settings.model),
-        "configuration": plan.config.to_dict(),
+        "configuration": _without_secrets(plan.config.to_dict()),
         "plan": {
             "units": len(plan.units) + len(plan.receipts),
             "units_to_do": len(plan.units),
@@ -354,55 +358,3 @@ def _run_json(plan: Plan) -> dict[str, Any]:
         },
         "model": inspection.to_dict(),
     }
-
-
-def _runner(config: Config) -> PipelineRunner | str:
-    # By class: the name DirectRunner may look for another runner's binary, and download it.
-    return FnApiRunner() if config.runner.name == "direct" else config.runner.name
-
-
-def _beam_flags(config: Config, further: Sequence[str]) -> tuple[str, ...]:
-    """The options for Beam as flags, those of the command line last, where they win.
-
-    Raises:
-      CannotRun: Beam does not know an option, or does not take its value.
-    """
-    flags: list[str] = []
-    for name, value in config.runner.options.items():
-        if isinstance(value, bool):
-            flags.extend([f"--{name}"] if value else [])
-        else:
-            flags.extend(f"--{name}={each}" for each in (value if isinstance(value, list) else [value]))
-    flags.extend(further)
-    if any(flag.partition("=")[0] == "--runner" for flag in further):
-        raise CannotRun("--runner after -- is not taken: runner.name names the runner, as in --set runner.name=direct")
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):  # argparse's usage of several hundred lines
-            options = PipelineOptions(flags)
-            known = options.get_all_options()
-            unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
-    except SystemExit as error:
-        last = complaint.getvalue().strip().splitlines()[-1].rpartition("error: ")[2]
-        raise CannotRun(f"runner.options: Beam does not take these, {last}") from error
-    if unknown:
-        raise CannotRun(f"runner.options: Beam knows no option {sorted(unknown)[0]!r}")
-    if config.runner.name == "PrismRunner" and not options.view_as(PortableOptions).job_endpoint:
-        _check_prism(options.view_as(PrismRunnerOptions).prism_location)
-    return tuple(flags)
-
-
-def _check_prism(location: str | None) -> None:
-    """Refuses what Beam would download a binary for.
-
-    Raises:
-      CannotRun: the location is no local file.
-    """
-    if location is None or not os.path.isfile(location):
-        package = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam.__version__}"
-        is_wrong = "is missing" if location is None else f"is {location}, which is no file"
-        raise CannotRun(
-            f"runner.options.prism_location {is_wrong}; "
-            f"it must be a Prism binary on this machine, as `go install {package}` makes one, or "
-            "runner.options.job_endpoint the address of one that runs"
-        )

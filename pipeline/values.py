@@ -88,7 +88,7 @@ TargetsSetting = Annotated[
         ("predicted", "label"),
     ),
 ]
-Runners = Literal["direct", "FlinkRunner", "DataflowRunner", "PrismRunner"]
+Runners = Literal["direct", "FlinkRunner", "SparkRunner", "DataflowRunner", "PrismRunner"]
 RunnerName = Annotated[Runners, _spelled(*get_args(Runners))]
 # Dataflow's form: what kind, how many, and options with or without a value.
 _ACCELERATOR = r"type:[a-z][a-z0-9-]*;count:[1-9][0-9]*(;[a-z][a-z0-9_-]*(:[^;:\s]+)?)*"

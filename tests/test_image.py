@@ -184,7 +184,7 @@ def required(*extras: str) -> list[Requirement]:
     return [Requirement(text) for text in texts]
 
 
-@pytest.mark.parametrize("requirement", required("gcp", "cuda"), ids=str)
+@pytest.mark.parametrize("requirement", required("aws", "gcp", "cuda"), ids=str)
 def test_a_pinned_version_is_one_that_the_project_allows(requirement: Requirement) -> None:
     assert Version(ALL_PINS[canonicalize_name(requirement.name)]) in requirement.specifier
 

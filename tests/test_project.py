@@ -147,6 +147,7 @@ FLOORS = (
         "transforms.keras2",
         "transforms.custom_objects",
         "transforms.clock",
+        "transforms.filesystems",
         "transforms.labels",
         "transforms.memory",
         "transforms.methods",

@@ -10,12 +10,13 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.class_names import UnreadableNames, class_names
 from transforms.custom_objects import UnusableModules, known_objects, source_hash
 from transforms.decode import Exif, Resize
+from transforms.filesystems import READ_ERRORS
 from transforms.labels import Classes, Label
 from transforms.memory import usable_cores
 from transforms.model_files import LocalFile, UnusableModel, first_line, load_file, unreadable
@@ -259,7 +260,7 @@ def fingerprint_of(
             with FileSystems.open(file, compression_type=CompressionTypes.UNCOMPRESSED) as source:
                 while chunk := source.read(1 << 20):
                     digest.update(chunk)
-        except (OSError, BeamIOError, ValueError) as error:
+        except READ_ERRORS as error:
             raise UnusableModel(unreadable(key, file)) from error
     return digest.hexdigest()
 
@@ -273,7 +274,7 @@ def read_class_names(path: str) -> tuple[str, ...]:
     try:
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
             text = source.read().decode("utf-8-sig")
-    except (OSError, BeamIOError, ValueError) as error:
+    except READ_ERRORS as error:
         raise UnusableModel(
             f"model.class_names: {path} cannot be read as a text file in UTF-8 with one name a line"
         ) from error

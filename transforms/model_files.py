@@ -10,10 +10,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.custom_objects import UnusableModules, known_objects
+from transforms.filesystems import READ_ERRORS
 
 
 class UnusableModel(ValueError):
@@ -33,7 +34,7 @@ class LocalFile:
             return self.path
         try:
             opened = FileSystems.open(self.path, compression_type=CompressionTypes.UNCOMPRESSED)
-        except (OSError, BeamIOError, ValueError) as error:
+        except READ_ERRORS as error:
             raise UnusableModel(unreadable(self._key, self.path)) from error
         # Keras tells by the end of the name what a file is, and `.weights.h5` is not `.h5`.
         handle, self._copy = tempfile.mkstemp(suffix=f"-{posixpath.basename(self.path)}")
@@ -184,7 +185,7 @@ def unreadable(key: str, path: str) -> str:
 
 
 def _exists(folder: str, name: str) -> bool:
-    with contextlib.suppress(OSError, BeamIOError, ValueError):
+    with contextlib.suppress(*READ_ERRORS):
         return bool(FileSystems.exists(f"{folder.rstrip('/')}/{name}"))
     return False
 

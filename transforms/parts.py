@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from transforms.filesystems import STORE_ERRORS, use_options_if_none_are_set
 from transforms.statistics import FIGURES, ClassStatistics, Moments, Ranking, Sample
 from transforms.unit import Receipt, Unit
 
@@ -268,11 +269,20 @@ class Output:
       path: the folder.
       fingerprint: what identifies model, method and map settings; stands in the metadata of every Parquet file.
       run: the run that writes; stands in the names of its temporary files.
+      options: options for Beam's file systems, as on Beam's command line. They are put to use where nobody has done so:
+        a worker that a pool starts is not told them.
     """
 
     path: str
     fingerprint: str = ""
     run: str = ""
+    options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        use_options_if_none_are_set(self.options)
+
+    def __reduce__(self) -> tuple[type[Output], tuple[Any, ...]]:
+        return Output, (self.path, self.fingerprint, self.run, self.options)
 
     def file(self, *names: str) -> str:
         return FileSystems.join(self.path, *names)
@@ -476,6 +486,8 @@ def _match(pattern: str) -> list[FileMetadata]:
     try:
         return FileSystems.match([pattern])[0].metadata_list
     except BeamIOError:
+        if not FileSystems.get_filesystem(pattern).has_dirs():
+            raise  # an object store has no folder that could be absent
         return []
 
 
@@ -494,7 +506,7 @@ def read_bytes(path: str) -> bytes | None:
     try:
         with _open(path) as source:
             return source.read()
-    except (FileNotFoundError, BeamIOError, OSError):
+    except STORE_ERRORS:
         if FileSystems.exists(path):
             raise
         return None

@@ -1,25 +1,35 @@
-"""What the servers are made of: fetched by the clients of the package registries, once, into a folder of the checkout.
+"""What the servers are made of: fetched by the clients of the package registries, once, into a cache of the user's.
 
 `FULLGRAD_PRISM` and `FULLGRAD_FLINK_JOB_SERVER` name local files that are taken instead.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib.util
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 
 import apache_beam as beam
 
-CACHE = pathlib.Path(__file__).parent.parent.parent / ".artifacts"
+from pipeline.engines import job_servers
+
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "fullgrad-beam-tests"
 FLINK = "1.20.5"
 FLINK_LINE = FLINK.rpartition(".")[0]  # by which Beam names its job servers
+VERSITYGW = "v1.8.0"
+
+_UV = [os.path.join(sysconfig.get_path("scripts"), "uv"), "tool"]
 
 _ASK_AGAIN_SECONDS = 24 * 3600.0
 
@@ -42,6 +52,20 @@ def prism() -> pathlib.Path:
     return _local_file("FULLGRAD_PRISM") or _cached(f"prism-{beam.__version__}", make) / "prism"
 
 
+def s3_server() -> pathlib.Path:
+    """A server that speaks S3 and keeps its objects in a folder.
+
+    Raises:
+      Unavailable: there is no Go, or the module cannot be had.
+    """
+
+    def make(folder: pathlib.Path) -> None:
+        package = f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}"
+        _run(["go", "install", package], env={"GOBIN": str(folder)})
+
+    return _cached(f"versitygw-{VERSITYGW}", make) / "versitygw"
+
+
 def flink() -> pathlib.Path:
     """The folder of the jars of a Flink distribution, from the wheel's source that PyPI has of it.
 
@@ -51,8 +75,11 @@ def flink() -> pathlib.Path:
     _require_java()
 
     def make(folder: pathlib.Path) -> None:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-        _run([*pip, f"apache-flink-libraries=={FLINK}"])
+        # An environment that uv made has no pip of its own.
+        pip = (
+            [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else [*_UV, "run", "--from", "pip", "pip"]
+        )
+        _run([*pip, "download", "--quiet", "--no-deps", "--dest", str(folder), f"apache-flink-libraries=={FLINK}"])
         [source] = folder.glob("*.tar.gz")
         with tarfile.open(source) as archive:
             for member in archive:
@@ -65,21 +92,42 @@ def flink() -> pathlib.Path:
 
 
 def flink_job_server() -> pathlib.Path:
-    """Beam's job server for that Flink, as one jar.
+    """Beam's job server for that Flink.
 
     Raises:
-      Unavailable: there is no Java or Maven, or the registry does not have the jar.
+      Unavailable: there is no Java or Maven, or the modules cannot be had.
     """
+    return _local_file("FULLGRAD_FLINK_JOB_SERVER") or _job_server(job_servers.FLINK)
+
+
+def spark_job_server() -> pathlib.Path:
+    """Beam's job server for Spark, which has Spark itself beside it.
+
+    Raises:
+      Unavailable: there is no Java or Maven, or the modules cannot be had.
+    """
+    return _job_server(job_servers.SPARK)
+
+
+def _job_server(server: job_servers.JobServer) -> pathlib.Path:
+    """A job server, made as the command line makes it."""
     _require_java()
-    name = f"beam-runners-flink-{FLINK_LINE}-job-server"
-    jar = f"org/apache/beam/{name}/{beam.__version__}/{name}-{beam.__version__}.jar"
 
     def make(folder: pathlib.Path) -> None:
-        artifact = f"org.apache.beam:{name}:{beam.__version__}"
-        get = ["mvn", "--quiet", "--batch-mode", f"-Dmaven.repo.local={folder}", "dependency:get"]
-        _run([*get, f"-Dartifact={artifact}", "-Dtransitive=false"])
+        try:
+            job_servers.make_job_server(server, folder)
+        except job_servers.CannotMake as error:
+            raise Unavailable(str(error)) from error
 
-    return _local_file("FULLGRAD_FLINK_JOB_SERVER") or _cached(f"{name}-{beam.__version__}", make) / jar
+    version = hashlib.sha256(job_servers.pom_of(server).encode()).hexdigest()[:8]
+    return _cached(f"{server.name}-{version}", make) / f"{server.name}.jar"
+
+
+def beam_in_flink() -> list[pathlib.Path]:
+    """What of the job server a Flink cluster needs on its class path, so that jobs find it there: Flink has its own
+    modules and logging."""
+    libraries = _job_server(job_servers.FLINK).parent / "libs"
+    return [jar for jar in sorted(libraries.glob("*.jar")) if not jar.name.startswith(("flink-", "slf4j-"))]
 
 
 def _local_file(variable: str) -> pathlib.Path | None:
@@ -103,15 +151,17 @@ def _cached(name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
         return folder
     if failure.exists() and failure.stat().st_mtime > time.time() - _ASK_AGAIN_SECONDS:
         raise Unavailable(failure.read_text().strip())
-    part = CACHE / f"{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        make(part)
-    except Unavailable as error:
-        failure.write_text(f"{error}\n")
-        raise
-    part.rename(folder)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=CACHE) as work:
+        part = pathlib.Path(work, name)
+        part.mkdir()
+        try:
+            make(part)
+        except Unavailable as error:
+            failure.write_text(f"{error}\n")
+            raise
+        with contextlib.suppress(OSError):  # tests of another checkout have made it meanwhile
+            part.rename(folder)
     return folder
 
 
@@ -119,7 +169,7 @@ def _run(command: Sequence[str], env: dict[str, str] | None = None) -> str:
     """What a command says, on either stream.
 
     Raises:
-      Unavailable: there is no such command, it fails, or takes more than five minutes.
+      Unavailable: there is no such command, it fails, or takes more than ten minutes.
     """
     if shutil.which(command[0]) is None:
         raise Unavailable(f"there is no `{command[0]}` here")
@@ -130,14 +180,10 @@ def _run(command: Sequence[str], env: dict[str, str] | None = None) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=600,
         )
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"`{command[0]}` took more than five minutes to fetch {command[-1]}") from error
+        raise Unavailable(f"`{command[0]}` took more than ten minutes to fetch {command[-1]}") from error
     if done.returncode:
-        # Maven's last lines are about Maven; the first one names what is missing.
-        lines = [line.removeprefix("[ERROR] ") for line in done.stdout.splitlines() if line.strip()] or ["no reason"]
-        said = next((line for line in lines if "not find" in line.lower()), lines[-1])
-        said = re.sub(r" (in|from/to) .*\(?https?://.*", "", said)  # which registry, is nobody's business here
-        raise Unavailable(f"`{command[0]}` cannot fetch it: {said[:300]}")
+        raise Unavailable(f"`{command[0]}` cannot fetch it: {job_servers.last_words(done.stdout)}")
     return done.stdout

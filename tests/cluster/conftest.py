@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,23 +13,55 @@ from pipeline.run import launch, prepare
 from tests import shards
 from tests.cluster.artifacts import Unavailable
 from tests.cluster.engines import ENGINES, Engine
+from tests.cluster.flink import FlinkCluster
 from tests.samples import configuration, encoded_images
 
 SMALL, LARGE = (20, 20, 20, 20, 20, 20), 600
+SLOW = 240
+
+
+def _started(name: str, factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with contextlib.ExitStack() as stack:
+        try:
+            engine = stack.enter_context(ENGINES[name](factory.mktemp(name)))
+        except Unavailable as reason:
+            pytest.skip(f"{name}: {reason}")
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def prism(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    yield from _started("prism", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    yield from _started("processes", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    yield from _started("flink", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    yield from _started("spark", tmp_path_factory)
+
+
+@pytest.fixture
+def cluster(flink: Engine) -> FlinkCluster:
+    """The cluster of the engine `flink`, with both slots free, as they are a while after a job."""
+    assert flink.flink is not None
+    flink.flink.wait_for_free_slots()
+    return flink.flink
 
 
 @pytest.fixture(scope="session", params=list(ENGINES))
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest) -> Engine:
     """Each of the engines; skipped where it cannot be had."""
-    try:
-        starting = ENGINES[request.param](tmp_path_factory.mktemp(request.param))
-        engine = starting.__enter__()
-    except Unavailable as reason:
-        pytest.skip(f"{request.param}: {reason}")
-    try:
-        yield engine
-    finally:
-        starting.__exit__(None, None, None)
+    engine: Engine = request.getfixturevalue(request.param)
+    return engine
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +80,19 @@ def expected(dataset: dict[str, Any]) -> str:
     """The output of a direct run that nothing disturbed."""
     launch(prepare(Config.from_dict(dataset)))
     return str(dataset["output"]["path"])
+
+
+@pytest.fixture(scope="session")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A configuration for many units that take a second each, so that a job can be ended in the middle of them."""
+    folder = tmp_path_factory.mktemp("slow")
+    shard = shards.write_tfrecord(folder / "all.tfrecord", encoded_images(SLOW))
+    explain = {"method": "smoothgrad", "samples": 150, "batch_size": 2}
+    return configuration(folder, str(shard), input={"images_per_unit": 10}, explain=explain)
+
+
+@pytest.fixture(scope="session")
+def expected_slow(slow: dict[str, Any]) -> str:
+    """The output of a direct run of it."""
+    launch(prepare(Config.from_dict(slow)))
+    return str(slow["output"]["path"])

@@ -13,6 +13,7 @@ import psutil
 from tests.cluster import artifacts
 from tests.cluster.flink import FlinkCluster
 from tests.cluster.servers import Server, accepts, free_port, running, start_worker_pool
+from tests.cluster.spark import spark_cluster
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class Engine:
     retries: bool
     pools: Sequence[Server] = ()
     flink: FlinkCluster | None = None
+
+    def workers_started(self) -> list[int]:
+        """How many worker processes each pool has started so far."""
+        return [pool.log.read_text(errors="replace").count("Starting worker") for pool in self.pools]
 
     def is_worker(self, pid: int) -> bool:
         """Whether that process is one of the workers in the pools."""
@@ -66,25 +71,43 @@ def processes(folder: pathlib.Path) -> Iterator[Engine]:
 @contextlib.contextmanager
 def flink(folder: pathlib.Path) -> Iterator[Engine]:
     """A Flink cluster of two TaskManagers, with a worker pool beside each, and Beam's job server, which every run
-    starts for itself."""
-    job_server = artifacts.flink_job_server()
-    with FlinkCluster(artifacts.flink(), folder) as cluster:
+    starts for itself. Beam's jars are on the cluster's class path."""
+    with FlinkCluster(artifacts.flink(), folder, beam=artifacts.beam_in_flink()) as cluster:
+        yield Engine("flink", flink_runner(cluster), 2, True, cluster.pools, cluster)
+
+
+def flink_runner(cluster: FlinkCluster) -> dict[str, Any]:
+    """The section `runner` of a configuration that runs on a cluster."""
+    options = {
+        "flink_master": cluster.rest,
+        "flink_version": artifacts.FLINK_LINE,
+        "flink_job_server_jar": str(artifacts.flink_job_server()),
+        "environment_type": "EXTERNAL",
+        "environment_config": cluster.environment_config,
+        "environment_cache_millis": 60_000,
+        "sdk_worker_parallelism": 1,
+        "parallelism": 2,
+    }
+    return {"name": "FlinkRunner", "options": options}
+
+
+@contextlib.contextmanager
+def spark(folder: pathlib.Path) -> Iterator[Engine]:
+    """A standalone Spark cluster of two workers, with a worker pool beside each, and Beam's job server, which every run
+    starts for itself and which is the job's driver."""
+    job_server = artifacts.spark_job_server()
+    with spark_cluster(job_server.parent / "libs", folder) as (options, pools):
         options = {
-            "flink_master": cluster.rest,
-            "flink_version": artifacts.FLINK_LINE,
-            "flink_job_server_jar": str(job_server),
+            **options,
+            "spark_job_server_jar": str(job_server),
             "environment_type": "EXTERNAL",
-            "environment_config": cluster.environment_config,
-            "environment_cache_millis": 600_000,
-            "parallelism": 2,
-            "number_of_execution_retries": 5,
-            "execution_retry_delay": 1_000,
         }
-        yield Engine("flink", {"name": "FlinkRunner", "options": options}, 2, True, cluster.pools, cluster)
+        yield Engine("spark", {"name": "SparkRunner", "options": options}, 2, True, pools)
 
 
 ENGINES: dict[str, Callable[[pathlib.Path], contextlib.AbstractContextManager[Engine]]] = {
     "prism": prism,
     "processes": processes,
     "flink": flink,
+    "spark": spark,
 }

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import socket
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 from tests.cluster.servers import Server, accepts, free_port, start_worker_pool
@@ -47,7 +49,8 @@ class FlinkCluster:
     Args:
       jars: the folder of Flink's jars.
       folder: for configuration and logs.
-      task_managers: how many.
+      task_managers: how many, each with one slot.
+      beam: Beam's jars, which are put on the cluster's class path, before those that come with a job.
 
     Attributes:
       rest: where its REST interface is, HOST:PORT.
@@ -55,9 +58,17 @@ class FlinkCluster:
       pools, task_managers: one of each for each TaskManager.
     """
 
-    def __init__(self, jars: pathlib.Path, folder: pathlib.Path, task_managers: int = 2):
-        self._jars = jars
-        self._folder = folder
+    def __init__(
+        self,
+        jars: pathlib.Path,
+        folder: pathlib.Path,
+        task_managers: int = 2,
+        beam: Sequence[pathlib.Path] = (),
+    ):
+        # Absolute, as the servers have a working directory of their own.
+        self._classpath = os.pathsep.join([f"{jars.resolve()}/*", *(str(jar.resolve()) for jar in beam)])
+        self._folder = folder.resolve()
+        self._has_beam = bool(beam)
         self._hosts = [f"127.0.0.{i + 1}" for i in range(task_managers)]
         self._rpc, rest = free_port("127.0.0.1"), free_port("127.0.0.1")
         self._pool_port = free_port(*self._hosts)
@@ -81,7 +92,7 @@ class FlinkCluster:
             stack.callback(lambda: [each.stop() for each in self.task_managers])
             for place in range(len(self._hosts)):
                 self.task_managers.append(self._start_task_manager(place))
-            job_manager.wait_until(lambda: len(self.registered()) == len(self._hosts))
+            self.wait_for_free_slots()
             for pool, host in zip(self.pools, self._hosts, strict=True):
                 pool.wait_until(lambda host=host: accepts(host, self._pool_port))  # type: ignore[misc]
             self._stack = stack.pop_all()
@@ -105,6 +116,22 @@ class FlinkCluster:
             return {each["id"] for each in self.get("taskmanagers")["taskmanagers"]}
         except OSError:
             return set()
+
+    def free_slots(self) -> int:
+        """How many slots wait for work, which a TaskManager says after it has registered; none while nobody answers."""
+        try:
+            return int(self.get("overview")["slots-available"])
+        except OSError:
+            return 0
+
+    def wait_for_free_slots(self) -> None:
+        """Waits until every TaskManager has its slot free."""
+        assert self._job_manager is not None
+        self._job_manager.wait_until(lambda: self.free_slots() == len(self._hosts), seconds=180)
+
+    def states(self, name: str) -> list[str]:
+        """The states of the jobs with that name."""
+        return [job["state"] for job in self.get("jobs/overview")["jobs"] if job["name"] == name]
 
     def get(self, path: str) -> Any:
         """What the REST interface answers.
@@ -136,7 +163,7 @@ class FlinkCluster:
         opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
         logging = f"-Dlog4j.configurationFile=file:{self._folder / 'log4j.properties'}"
         java = ["java", f"-Xmx{heap}", "-XX:+UseSerialGC", *opened, logging, *options]
-        return [*java, "-classpath", f"{self._jars}/*", entrypoint, "--configDir", str(self._folder / "conf")]
+        return [*java, "-classpath", self._classpath, entrypoint, "--configDir", str(self._folder / "conf")]
 
     def _write_configuration(self) -> None:
         conf = self._folder / "conf"
@@ -159,6 +186,11 @@ class FlinkCluster:
             "heartbeat.interval": "1000",
             "heartbeat.timeout": "10000",
             "cluster.io-pool.size": "4",
+            # A job outlives a worker and a TaskManager. Beam has no option for it.
+            "restart-strategy.type": "fixed-delay",
+            "restart-strategy.fixed-delay.attempts": "5",
+            "restart-strategy.fixed-delay.delay": "1 s",
+            **({"classloader.resolve-order": "parent-first"} if self._has_beam else {}),
             "io.tmp.dirs": str(self._folder / "tmp"),
             "classloader.check-leaked-classloader": "false",
         }

@@ -16,11 +16,14 @@ from typing import Any
 import psutil
 
 from tests.cluster.engines import Engine
-from tests.cluster.servers import ROOT
+from tests.cluster.servers import ROOT, environment
 from transforms.parts import Output
 from transforms.unit import Receipt
 
 _A_WHILE = 0.5
+
+# Seconds for what takes one on a machine that does nothing else.
+LONG = 400
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,18 +48,31 @@ class Run:
 
     @classmethod
     def on(cls, engine: Engine, value: dict[str, Any], folder: pathlib.Path) -> Run:
-        """Writes the configuration into a folder, where its output will be as well."""
-        path = str(folder / "out")
+        """On an engine, with configuration and output in a folder."""
+        return cls.to(str(folder / "out"), engine.runner, value, folder)
+
+    @classmethod
+    def to(cls, path: str, runner: dict[str, Any], value: dict[str, Any], folder: pathlib.Path) -> Run:
+        """With a section `runner`, and an output anywhere; the configuration is written into the folder."""
         config = folder / "config.json"  # JSON is YAML
         output = {**value["output"], "path": path}
-        config.write_text(json.dumps({**value, "output": output, "runner": engine.runner}))
+        config.write_text(json.dumps({**value, "output": output, "runner": runner}))
         return cls(config, path)
 
     @contextlib.contextmanager
-    def started(self) -> Iterator[subprocess.Popen[str]]:
-        """Starts it; at the end of the block it is gone, and so are the processes that it started."""
-        command = [sys.executable, "-m", "pipeline", "run", str(self.config)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Starts it in a process group of its own, as a shell does, with further arguments for the command; at the end
+        of the block it is gone, and so are the processes that it started."""
+        command = [sys.executable, "-m", "pipeline", "run", str(self.config), *arguments]
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
         try:
             yield process
         finally:
@@ -67,12 +83,18 @@ class Run:
                 for child in children:
                     child.kill()
 
-    def finish(self) -> str:
+    def finish(self, *arguments: str) -> str:
         """Runs it to its end, which must be a good one; returns what it says."""
-        with self.started() as process:
-            said, _ = process.communicate(timeout=200)
+        with self.started(*arguments) as process:
+            said, _ = process.communicate(timeout=LONG)
         assert process.returncode == 0, said
         return said
+
+    @property
+    def job(self) -> str:
+        """The name of the last run's job in its engine."""
+        run: dict[str, Any] = Output(self.path).read_json("run.json")
+        return str(run["job"])
 
     def receipts(self) -> list[Receipt]:
         return Output(self.path).read_receipts()
@@ -87,9 +109,29 @@ class Run:
                     found.append(Attempt(int(pid), part))
         return found
 
+    def wait_for_receipts(self, process: subprocess.Popen[str], count: int) -> None:
+        """Waits until so many units are committed."""
+        deadline = time.monotonic() + LONG
+        while time.monotonic() < deadline and process.poll() is None:
+            if len(self.receipts()) >= count:
+                return
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        raise AssertionError(f"{count} receipts were not seen:\n{process.communicate()[0]}")
+
+    def wait_until_nothing_is_committed(self, seconds: float = 10) -> list[Receipt]:
+        """Waits until no receipt has come for a while, which is many units long; returns those that there are."""
+        receipts = self.receipts()
+        since = time.monotonic()
+        while time.monotonic() < since + seconds:
+            time.sleep(0.5)
+            if len(now := self.receipts()) != len(receipts):
+                receipts, since = now, time.monotonic()
+        return receipts
+
     def wait_for(self, process: subprocess.Popen[str], part: str) -> Attempt:
         """Waits until something is committed and the part is under way; returns the attempt at it."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + LONG
         while time.monotonic() < deadline and process.poll() is None:
             for attempt in self.attempts():
                 if part in attempt.part and self.receipts():

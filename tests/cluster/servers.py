@@ -16,6 +16,12 @@ import psutil
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment and more, without the way to the tests' S3 server, which jobs have to bring."""
+    own = {name: value for name, value in os.environ.items() if name != "AWS_ENDPOINT_URL"}
+    return {**own, **more}
+
+
 class Server:
     """A process whose output goes to a file.
 
@@ -24,19 +30,26 @@ class Server:
       log: the file.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: pathlib.Path, env: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: pathlib.Path,
+        env: Mapping[str, str] | None = None,
+        folder: pathlib.Path = ROOT,
+    ):
         self.name = name
         self.log = log
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL
+                command, cwd=folder, env=environment(**(env or {})), stdout=sink, stderr=sink, stdin=subprocess.DEVNULL
             )
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def wait_until(self, ready: Callable[[], bool], seconds: float = 60) -> None:
+    def wait_until(self, ready: Callable[[], bool], seconds: float = 120) -> None:
         """Waits until it is ready.
 
         Raises:
@@ -103,9 +116,20 @@ def accepts(host: str, port: int) -> bool:
         return False
 
 
+# Those of the tests' S3 server, which every process that uses it gets by its environment.
+S3_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "tester",
+    "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
 def start_worker_pool(host: str, port: int, log: pathlib.Path) -> Server:
-    """A pool in which an engine starts Python worker processes."""
+    """A pool in which an engine starts Python worker processes. They work in a folder of their own."""
     # Beam starts `python`, whichever that is.
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     command = [sys.executable, "-m", "tests.cluster.worker_pool", f"{host}:{port}"]
-    return Server(f"the worker pool on {host}:{port}", command, log, {"PATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"})
+    own = log.parent / f"{log.stem}-works-here"
+    own.mkdir(exist_ok=True)
+    env = {"PATH": path, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2", **S3_CREDENTIALS}
+    return Server(f"the worker pool on {host}:{port}", command, log, env, own)

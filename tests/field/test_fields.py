@@ -165,10 +165,15 @@ def test_a_first_record_without_its_label_does_not_hide_the_others(
     assert [row["target"] for row in ran.rows] == RIGHT[3:]
 
 
-def test_several_images_of_a_sample_are_said(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_several_images_of_a_sample_one_has_to_be_chosen(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tar(tmp_path / "a.tar", jpg=["another"] * 12, cls=[str(label) for label in RIGHT])
     ran = colour_run(capsys, colour_config(tmp_path, source))
-    assert "image: member 'png', not 'jpg' (input.fields.image chooses)" in ran.out
+    assert ran.code == 2
+    assert "input.fields.image" in ran.err
+    ran = colour_run(capsys, colour_config(tmp_path, source, input={"shards": source, "fields": {"image": "png"}}))
+    assert "image: member 'png'" in ran.out
     assert ran.summary["accuracy"] == 1.0
 
 

@@ -19,7 +19,6 @@ from tests.transforms.fullgrad.networks import randomize
 from transforms.parts import Output, read_maps
 
 
-@keras.saving.register_keras_serializable("fullgrad-tests")
 class Fickle(layers.Layer):
     """Computes something else on tensors than on the symbols by which it is opened up."""
 
@@ -27,7 +26,6 @@ class Fickle(layers.Layer):
         return ops.relu(x) if isinstance(x, keras.KerasTensor) else ops.relu(x) * 1.5
 
 
-@keras.saving.register_keras_serializable("fullgrad-tests")
 class OnBrightImages(layers.Layer):
     """The same, but on images unlike noise alone: those in which red is strongest nearly everywhere."""
 
@@ -45,7 +43,7 @@ def _configuration(folder: pathlib.Path, layer: type, **sections: dict[str, Any]
     model.save(folder / "model.keras")
     shards.write_tfrecord(folder / "a.tfrecord", [s for s in encoded_images(40) if s[2] == 0])
     value = configuration(folder, str(folder / "a.tfrecord"), **sections)
-    value["model"]["preprocess"] = {"scale": "none"}
+    value["model"].update(preprocess={"scale": "none"}, custom_objects=__name__, trust=True)
     return value
 
 
@@ -58,7 +56,7 @@ def test_a_model_that_would_be_explained_wrongly_is_refused_before_the_run(tmp_p
 
 def test_inspect_refuses_it_too(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     _configuration(tmp_path, Fickle)
-    assert main(["inspect", str(tmp_path / "model.keras")]) == 2
+    assert main(["inspect", str(tmp_path / "model.keras"), "--trust", "--custom-objects", __name__]) == 2
     assert "the first layer that differs is 'fickle" in capsys.readouterr().err
 
 
@@ -83,7 +81,7 @@ def test_explicit_biases_that_do_not_add_up_are_a_warning_with_the_figure(
 ) -> None:
     value = _configuration(tmp_path, layers.Identity, explain={"biases": biases})
     assert run_config(Config.from_dict(value)) == code
-    errors = capsys.readouterr().err
+    errors = capsys.readouterr().out
     largest = max(row["completeness_error"] for row in read_maps(value["output"]["path"]))
     if biases == "explicit":
         assert largest > 1e-3

@@ -1,0 +1,117 @@
+"""One job on an engine: submitted, waited for, and cancelled when the launcher is interrupted or loses sight of it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+
+import apache_beam as beam
+import grpc
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
+
+from pipeline.config import Runner
+from pipeline.engines.options import flink_of, job_name
+
+
+class JobFailed(RuntimeError):
+    """The engine did not run the job to its end; a clause that says why, and what became of the job."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The launcher was interrupted; a clause that says what became of the job, empty where nothing is left of it."""
+
+
+def new_pipeline(runner: Runner, flags: Sequence[str]) -> beam.Pipeline:
+    """An empty pipeline for an engine."""
+    return beam.Pipeline(runner=_runner(runner.name), options=PipelineOptions(list(flags)))
+
+
+def run_to_its_end(pipeline: beam.Pipeline, runner: Runner, flags: Sequence[str]) -> None:
+    """Runs a pipeline.
+
+    Raises:
+      JobFailed: the engine gave up, or somebody else cancelled the job.
+      Interrupted: on Ctrl-C, after the job was cancelled.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    result = None
+    try:
+        result = pipeline.run()
+        if threading.current_thread() is threading.main_thread():
+            # Beam's own handler stops a job server that it started, after which nobody could cancel the job by it.
+            signal.signal(signal.SIGINT, on_interrupt)
+        state = result.wait_until_finish()
+    except KeyboardInterrupt as error:
+        # The job runs elsewhere, and would go on beside the next one.
+        raise Interrupted(_cancelled(result, runner, flags)) from error
+    except Exception as error:  # runners raise whatever they raise
+        raise JobFailed("; ".join(filter(None, [_reason(error), _left_behind(runner, flags)]))) from error
+    if state not in (PipelineState.DONE, None):
+        left = _left_behind(runner, flags)
+        ended = f"the pipeline ended in state {state}; the runner's log says why"
+        raise JobFailed("; ".join(filter(None, [ended, left])))
+
+
+def _runner(name: str) -> PipelineRunner | str:
+    # By class: the name DirectRunner may look for another runner's binary, and download it.
+    return FnApiRunner() if name == "direct" else name
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    # gRPC's own text is of several lines, the last of which says nothing.
+    details = error.details() if isinstance(error, grpc.RpcError) and hasattr(error, "details") else None
+    lines = (details or str(error)).strip().splitlines() or [type(error).__name__]
+    # Python says what is wrong behind the places where it was, and Java before them.
+    of_java = any(line.startswith("\tat ") for line in lines)
+    return lines[0 if of_java else -1].strip().rstrip(".")
+
+
+def _cancelled(result: PipelineResult | None, runner: Runner, flags: Sequence[str]) -> str:
+    """Cancels a job; returns what became of it, as a clause, empty for one that ends with the launcher."""
+    name = job_name(flags)
+    try:
+        problem = _cancel(result)
+        if runner.name == "FlinkRunner":
+            cluster = flink_of(flags)
+            if cluster is not None:
+                return cluster.cancel(name or "")
+            if PipelineOptions(list(flags)).get_all_options().get("job_endpoint"):
+                return (
+                    f"the job {name} may go on, as Beam's job server does not cancel it in Flink; cancel it on Flink's "
+                    "page, and next time let runner.options.flink_master say where Flink is"
+                )
+            return ""
+    except KeyboardInterrupt:
+        return f"nobody waited for the end of the job {name}, which may go on"
+    if problem is not None and runner.name != "direct":
+        return f"the job {name} may go on, as {runner.name} could not be told to cancel it ({problem})"
+    return ""
+
+
+def _cancel(result: PipelineResult | None) -> str | None:
+    """Tells Beam to cancel a job; returns why it could not."""
+    if result is None:
+        return None
+    try:
+        result.cancel()
+    except Exception as error:  # the runner may have been interrupted as well
+        return _reason(error)
+    return None
+
+
+def _left_behind(runner: Runner, flags: Sequence[str]) -> str:
+    """What became of a job whose engine failed it, or whose job server was lost: in Flink it would go on."""
+    cluster = flink_of(flags) if runner.name == "FlinkRunner" else None
+    name = job_name(flags)
+    if cluster is None or name is None:
+        return ""
+    try:
+        if all(job.has_ended for job in cluster.jobs(name)):
+            return ""
+    except OSError as error:
+        return f"the job {name} may go on in Flink ({error})"
+    return cluster.cancel(name)

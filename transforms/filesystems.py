@@ -1,0 +1,114 @@
+"""Beam's file systems: told their options before the first look, and what is to be installed for each."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+from apache_beam.io.aws.clients.s3.messages import S3ClientError
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+# Options of Beam's file systems that give access to a store; they are nobody else's business.
+SECRETS = ("s3_secret_access_key", "s3_session_token", "azure_connection_string")
+
+# What a scheme needs, and how it is installed.
+_NEEDED = {
+    "gs": ("google.cloud.storage", "fullgrad-beam[gcp]"),
+    "s3": ("boto3", "fullgrad-beam[aws]"),
+    "azfs": ("azure.storage.blob", "apache-beam[azure]"),
+    "hdfs": ("hdfs", "hdfs"),
+}
+
+# What Beam's file systems raise where a file cannot be read or written; its own errors are kinds of OSError.
+STORE_ERRORS: tuple[type[Exception], ...] = (OSError, S3ClientError)
+try:
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+except ImportError:  # without the extra gcp
+    pass
+else:
+    STORE_ERRORS = (*STORE_ERRORS, GoogleAPIError, GoogleAuthError)
+
+# And what they raise of a path that is none.
+READ_ERRORS: tuple[type[Exception], ...] = (*STORE_ERRORS, ValueError)
+
+
+class UnusableFileSystem(ValueError):
+    """A path is on a file system that cannot be used here; one sentence that says what would be right."""
+
+
+def use_options(flags: Sequence[str]) -> None:
+    """Tells Beam's file systems their options, such as `--s3_endpoint_url=…`; others are taken and not looked at."""
+    FileSystems.set_options(PipelineOptions(list(flags)))
+
+
+def use_options_if_none_are_set(flags: Sequence[str] = ()) -> None:
+    """Like `use_options`, where nobody has told them any. Without options at all, s3:// cannot be used."""
+    if FileSystems._pipeline_options is None:
+        use_options(flags)
+
+
+def check_file_system(what: str, path: str) -> None:
+    """Refuses a path on a file system that Beam does not know, or whose client is not installed.
+
+    Args:
+      what: the key or argument that names the path.
+      path: a path, pattern or URL.
+
+    Raises:
+      UnusableFileSystem: it cannot be used here.
+    """
+    scheme = FileSystems.get_scheme(path)
+    if scheme is None:
+        return
+    if scheme in _NEEDED:
+        module, package = _NEEDED[scheme]
+        if not _is_installed(module):
+            raise UnusableFileSystem(
+                f"{what}: {path} is on {scheme}://, for which a package is missing here; install it with "
+                f"`pip install '{package}'`"
+            )
+    try:
+        FileSystems.get_filesystem(path)
+    except ValueError as error:
+        raise UnusableFileSystem(
+            f"{what}: {path} is on {scheme}://, which is no file system that Beam knows; it must be a local path or "
+            f"one of {', '.join(f'{known}://' for known in _NEEDED)}"
+        ) from error
+    if scheme == "s3":
+        _check_bucket(what, path)
+
+
+def _check_bucket(what: str, path: str) -> None:
+    """Asks once whether a bucket of S3 can be reached: Beam itself would try again for ten minutes.
+
+    A bucket whose files may be read and not be listed is let through, as a single file in it may be a model.
+    """
+    import botocore.exceptions
+    from apache_beam.io.aws.clients.s3 import boto3_client
+
+    bucket, _, _ = path.partition("://")[2].partition("/")
+    said = ""
+    try:
+        boto3_client.Client(FileSystems._pipeline_options).client.list_objects_v2(Bucket=bucket, MaxKeys=1)
+    except botocore.exceptions.NoCredentialsError:
+        said = "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    except botocore.exceptions.ClientError as error:
+        code, message = (error.response.get("Error", {}).get(each, "") for each in ("Code", "Message"))
+        if code not in ("AccessDenied", "AllAccessDisabled"):
+            said = f"S3 answers {code}: {message.rstrip('.')}"
+    except (botocore.exceptions.BotoCoreError, ValueError) as error:
+        said = str(error).rstrip(".")
+    if said:
+        raise UnusableFileSystem(
+            f"{what}: {path} cannot be reached, as {said} (another service than Amazon's is named by the option "
+            "s3_endpoint_url)"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package around it
+        return False
