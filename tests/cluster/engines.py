@@ -84,7 +84,7 @@ def flink_runner(cluster: FlinkCluster) -> dict[str, Any]:
         "flink_job_server_jar": str(artifacts.flink_job_server()),
         "environment_type": "EXTERNAL",
         "environment_config": cluster.environment_config,
-        "environment_cache_millis": 60_000,
+        "environment_cache_millis": 10_000,
         "sdk_worker_parallelism": 1,
         "parallelism": 2,
     }
