@@ -37,7 +37,7 @@ _MEMORY = {
     "taskmanager.memory.network.min": "64m",
     "taskmanager.memory.network.max": "64m",
     "taskmanager.memory.managed.size": "128m",
-    "taskmanager.memory.jvm-metaspace.size": "128m",
+    "taskmanager.memory.jvm-metaspace.size": "256m",
     "taskmanager.memory.jvm-overhead.min": "64m",
     "taskmanager.memory.jvm-overhead.max": "64m",
 }
@@ -186,11 +186,10 @@ class FlinkCluster:
             "heartbeat.interval": "1000",
             "heartbeat.timeout": "10000",
             "cluster.io-pool.size": "4",
-            # A job outlives a worker and a TaskManager. Beam has no option for it. The delay is longer than a worker is
-            # kept (environment_cache_millis), or the job would be given the one that is lost again.
+            # A job outlives a worker and a TaskManager. Beam has no option for it.
             "restart-strategy.type": "fixed-delay",
             "restart-strategy.fixed-delay.attempts": "5",
-            "restart-strategy.fixed-delay.delay": "15 s",
+            "restart-strategy.fixed-delay.delay": "1 s",
             **({"classloader.resolve-order": "parent-first"} if self._has_beam else {}),
             "io.tmp.dirs": str(self._folder / "tmp"),
             "classloader.check-leaked-classloader": "false",
