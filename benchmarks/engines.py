@@ -5,9 +5,9 @@
 ResNet-20 on the CIFAR-10 shards of the data folder, taken several times over and cut into small units, so that what a
 unit costs beside its batches shows: with `direct`, in one process and in two; on Prism, with the worker in the launcher
 (LOOPBACK) and in a worker pool; on a Flink cluster of two TaskManagers, also with Beam's jars on its class path and
-workers that are kept; on a Spark cluster of two workers. The servers are those of the tests, and are fetched as for these. An engine that
-cannot be had is left out, which is said. Every run is a process of its own. images/s are those from the first unit's
-start to the last one's commit, and between the first commit and the last.
+workers that are kept; on a Spark cluster of two workers. The servers are those of the tests, and are fetched as for
+these. An engine that cannot be had is left out, which is said. Every run is a process of its own. images/s are those
+from the first unit's start to the last one's commit, and between the first commit and the last.
 """
 
 from __future__ import annotations
