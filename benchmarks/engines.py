@@ -4,10 +4,10 @@
 
 ResNet-20 on the CIFAR-10 shards of the data folder, taken several times over and cut into small units, so that what a
 unit costs beside its batches shows: with `direct`, in one process and in two; on Prism, with the worker in the launcher
-(LOOPBACK) and in a worker pool; on a Flink cluster of two TaskManagers, with Beam's jars on its class path and without;
-on a Spark cluster of two workers. The servers are those of the tests, and are fetched as for these. An engine that
-cannot be had is left out, which is said. Every run is a process of its own. images/s are those from the first unit's
-start to the last one's commit, and between the first commit and the last.
+(LOOPBACK) and in a worker pool; on a Flink cluster of two TaskManagers, also with Beam's jars on its class path and
+workers that are kept; on a Spark cluster of two workers. The servers are those of the tests, and are fetched as for
+these. An engine that cannot be had is left out, which is said. Every run is a process of its own. images/s are those
+from the first unit's start to the last one's commit, and between the first commit and the last.
 """
 
 from __future__ import annotations
@@ -98,9 +98,10 @@ def _engine(
 
 
 @contextlib.contextmanager
-def _plain_flink(folder: pathlib.Path) -> Iterator[Runner]:
-    with FlinkCluster(artifacts.flink(), folder) as cluster:
-        yield flink_runner(cluster)
+def _flink_with_beam(folder: pathlib.Path) -> Iterator[Runner]:
+    with FlinkCluster(artifacts.flink(), folder, beam=artifacts.beam_in_flink()) as cluster:
+        runner = flink_runner(cluster)
+        yield {**runner, "options": {**runner["options"], "environment_cache_millis": 60_000}}
 
 
 # What is compared: how the table calls it, and what starts it in a folder and gives the section `runner` for it.
@@ -109,8 +110,8 @@ VARIANTS: dict[str, Callable[[pathlib.Path], contextlib.AbstractContextManager[R
     "direct, two processes": lambda folder: _engine(ENGINES["processes"], folder),
     "Prism, LOOPBACK": _prism_in_launcher,
     "Prism, worker pool": lambda folder: _engine(ENGINES["prism"], folder),
-    "Flink, Beam on its class path": lambda folder: _engine(ENGINES["flink"], folder),
-    "Flink, jars sent with the job": _plain_flink,
+    "Flink": lambda folder: _engine(ENGINES["flink"], folder),
+    "Flink, workers kept": _flink_with_beam,
     "Spark": lambda folder: _engine(ENGINES["spark"], folder),
 }
 

@@ -241,7 +241,7 @@ def _run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
 
 def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: bool = False) -> int:
     """`fullgrad run` from a loaded configuration; returns the exit code."""
-    from pipeline.run import CannotRun, launch, prepare, problems_of, warnings_of
+    from pipeline.run import CannotRun, check_engine, launch, prepare, problems_of, warnings_of
 
     try:
         plan = prepare(config, beam_options)
@@ -250,9 +250,10 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     if plan.fields:
         _out.print(plan.fields)
     _out.print(_describe(plan))
-    if dry_run:
-        return 0
     try:
+        if dry_run:
+            check_engine(plan)
+            return 0
         with _ProgressBar(plan) as bar:
             summary = launch(plan, on_start=bar.start)
     except CannotRun as error:

@@ -44,6 +44,11 @@ class JobServer:
     held: tuple[str, ...]
 
     @property
+    def engine(self) -> str:
+        """`flink` or `spark`."""
+        return self.name.partition("-")[0]
+
+    @property
     def option(self) -> str:
         """Beam's option that names the jar."""
         return f"{self.name.replace('-', '_')}_jar"

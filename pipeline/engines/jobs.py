@@ -13,6 +13,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 
 from pipeline.config import Runner
+from pipeline.engines.job_servers import FLINK, SPARK
 from pipeline.engines.options import flink_of, job_name
 
 
@@ -48,7 +49,8 @@ def run_to_its_end(pipeline: beam.Pipeline, runner: Runner, flags: Sequence[str]
         # The job runs elsewhere, and would go on beside the next one.
         raise Interrupted(_cancelled(result, runner, flags)) from error
     except Exception as error:  # runners raise whatever they raise
-        raise JobFailed("; ".join(filter(None, [_reason(error), _left_behind(runner, flags)]))) from error
+        parts = [_reason(error), _hint(error, runner), _left_behind(runner, flags)]
+        raise JobFailed("; ".join(filter(None, parts))) from error
     if state not in (PipelineState.DONE, None):
         left = _left_behind(runner, flags)
         ended = f"the pipeline ended in state {state}; the runner's log says why"
@@ -68,6 +70,14 @@ def _reason(error: Exception) -> str:
     # Python says what is wrong behind the places where it was, and Java before them.
     of_java = any(line.startswith("\tat ") for line in lines)
     return lines[0 if of_java else -1].strip().rstrip(".")
+
+
+def _hint(error: Exception, runner: Runner) -> str:
+    """What helps, where Beam's own words do not say it."""
+    for server in (FLINK, SPARK):
+        if runner.name.lower() == f"{server.engine}runner" and "job server jar" in str(error):
+            return f"`fullgrad {server.name} DIR` makes a job server for runner.options.{server.option}"
+    return ""
 
 
 def _cancelled(result: PipelineResult | None, runner: Runner, flags: Sequence[str]) -> str:

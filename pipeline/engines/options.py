@@ -176,6 +176,6 @@ def _check_jar(server: JobServer, jar: str | None, submit_one_jar: bool) -> None
     if submit_one_jar and is_thin:
         raise UnusableEngine(
             f"{key} is {jar}, which only names the jars beside it, and runner.options."
-            f"{server.name.partition('-')[0]}_submit_uber_jar sends it alone; leave that out, or give Beam's own job "
+            f"{server.engine}_submit_uber_jar sends it alone; leave that out, or give Beam's own job "
             "server, which is one jar"
         )

@@ -71,8 +71,8 @@ def processes(folder: pathlib.Path) -> Iterator[Engine]:
 @contextlib.contextmanager
 def flink(folder: pathlib.Path) -> Iterator[Engine]:
     """A Flink cluster of two TaskManagers, with a worker pool beside each, and Beam's job server, which every run
-    starts for itself. Beam's jars are on the cluster's class path."""
-    with FlinkCluster(artifacts.flink(), folder, beam=artifacts.beam_in_flink()) as cluster:
+    starts for itself."""
+    with FlinkCluster(artifacts.flink(), folder) as cluster:
         yield Engine("flink", flink_runner(cluster), 2, True, cluster.pools, cluster)
 
 
@@ -84,7 +84,7 @@ def flink_runner(cluster: FlinkCluster) -> dict[str, Any]:
         "flink_job_server_jar": str(artifacts.flink_job_server()),
         "environment_type": "EXTERNAL",
         "environment_config": cluster.environment_config,
-        "environment_cache_millis": 60_000,
+        "environment_cache_millis": 0,
         "sdk_worker_parallelism": 1,
         "parallelism": 2,
     }

@@ -37,7 +37,7 @@ _MEMORY = {
     "taskmanager.memory.network.min": "64m",
     "taskmanager.memory.network.max": "64m",
     "taskmanager.memory.managed.size": "128m",
-    "taskmanager.memory.jvm-metaspace.size": "128m",
+    "taskmanager.memory.jvm-metaspace.size": "256m",
     "taskmanager.memory.jvm-overhead.min": "64m",
     "taskmanager.memory.jvm-overhead.max": "64m",
 }
