@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.pages import code_blocks
-from transforms.parts import CLASSES, ERRORS, MAPS
+from transforms.output import CLASSES, ERRORS, MAPS
 from transforms.statistics import FIGURES
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -143,9 +143,6 @@ FLOORS = (
     (
         "transforms.unit",
         "transforms.fullgrad",
-        "transforms.class_names",
-        "transforms.keras2",
-        "transforms.custom_objects",
         "transforms.clock",
         "transforms.filesystems",
         "transforms.labels",
@@ -155,18 +152,17 @@ FLOORS = (
         "transforms.targets",
     ),
     (
-        "transforms.decode",
-        "transforms.preprocess",
-        "transforms.model",
-        "transforms.model_files",
-        "transforms.model_inputs",
-        "transforms.parts",
-        "transforms.repeats",
-        "transforms.statistics",
-        "transforms.classes",
+        "transforms.images",
+        "transforms.models",
+        "transforms.output",
         "transforms.sources",
+        "transforms.statistics",
+        # The old paths of output and models.
+        "transforms.model",
+        "transforms.moved",
+        "transforms.parts",
     ),
-    ("transforms.explainer", "transforms.results"),
+    ("transforms.explainer", "transforms.merging", "transforms.results"),
     ("transforms.explain", "transforms.inference"),
     ("pipeline",),
 )

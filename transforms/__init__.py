@@ -17,7 +17,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 if TYPE_CHECKING:
-    from transforms.decode import Resize
+    from transforms.images import Affine, Resize
     from transforms.inference import (
         CannotExplain,
         ExplainImages,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         ImageExplanation,
         ImageFailure,
     )
-    from transforms.preprocess import Affine
 
 __all__ = [
     "Affine",
@@ -37,7 +36,7 @@ __all__ = [
     "Resize",
 ]
 
-_MODULES = {"Affine": "preprocess", "Resize": "decode"}
+_MODULES = {"Affine": "images", "Resize": "images"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,13 +20,13 @@ import numpy as np
 from apache_beam.metrics import Metrics
 
 from transforms.clock import Clock
-from transforms.decode import UndecodableImage, decode_ahead, decode_image
 from transforms.explainer import Explainer, MethodSettings, batch_size_of
 from transforms.fullgrad import Explanation
+from transforms.images import UndecodableImage, decode_ahead, decode_image
 from transforms.labels import UnusableLabel
 from transforms.memory import usable_cores
-from transforms.model import LoadedModel, ModelSpec, load_once, models_loaded
-from transforms.parts import MAPS, Output
+from transforms.models import LoadedModel, ModelSpec, load_once, models_loaded
+from transforms.output import MAPS, Output
 from transforms.results import Decoded, Failure, Results, errors_table
 from transforms.sources import DamagedShard, Fields, Record, source_for
 from transforms.unit import Receipt, Unit

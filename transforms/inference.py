@@ -15,13 +15,12 @@ import numpy as np
 from apache_beam.ml.inference.base import MaybeKeyedModelHandler, ModelHandler, PredictionResult, RunInference
 
 from transforms.clock import Clock
-from transforms.decode import EXIF, Exif, Resize, UndecodableImage, decode_ahead, decode_image, resize_image
 from transforms.explainer import Explainer, MethodSettings, Problem
 from transforms.fullgrad import Explanation, Options
+from transforms.images import EXIF, Affine, Exif, Resize, UndecodableImage, decode_ahead, decode_image, resize_image
 from transforms.memory import usable_cores
 from transforms.methods import NOISE_LEVEL, SAMPLES
-from transforms.model import LoadedModel, ModelSpec, read_class_names
-from transforms.preprocess import Affine
+from transforms.models import LoadedModel, ModelSpec, read_class_names
 from transforms.targets import Targets
 
 # An encoded image, or one decoded already: uint8 [h, w, 3], or grey as [h, w, 1] or [h, w].

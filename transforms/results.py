@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from transforms.clock import Clock
 from transforms.fullgrad import Explanation
-from transforms.model import LoadedModel
-from transforms.parts import ERRORS, MAPS, RowWriter, encode_maps
+from transforms.models import LoadedModel
+from transforms.output import ERRORS, MAPS, RowWriter, encode_maps
 from transforms.sources import Record
 from transforms.statistics import (
     COARSE,

@@ -13,7 +13,7 @@ from keras import layers, ops
 from tests.transforms.fullgrad.networks import images, randomize
 from tests.transforms.test_model import refusal, saved, spec
 from transforms.fullgrad import CannotExpose, expose, full_gradients
-from transforms.model import LoadedModel
+from transforms.models import LoadedModel
 
 TOLERANCE = 1e-5
 

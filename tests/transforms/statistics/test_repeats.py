@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms import repeats
-from transforms.repeats import IdCounts, MergeIdCounts
+from transforms.statistics import IdCounts, MergeIdCounts, repeats
 
 
 @given(st.lists(st.lists(st.text("abc", max_size=3))))

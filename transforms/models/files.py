@@ -13,8 +13,8 @@ from typing import Any
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.custom_objects import UnusableModules, known_objects
 from transforms.filesystems import READ_ERRORS
+from transforms.models.custom_objects import UnusableModules, known_objects
 
 
 class UnusableModel(ValueError):
@@ -59,7 +59,7 @@ def load_file(path: str, trust: bool, modules: Sequence[str] = ()) -> Any:
     Raises:
       UnusableModel: it cannot be loaded.
     """
-    from transforms.keras2 import Unreadable, read_saved
+    from transforms.models.keras2 import Unreadable, read_saved
 
     with LocalFile(path, "model.path") as local:
         if os.path.isdir(local):
@@ -107,7 +107,7 @@ def _load_keras_3(path: str, saved: Any, trust: bool, modules: Sequence[str], cu
 
 
 def _load_keras_2(path: str, saved: Any, trust: bool, modules: Sequence[str], custom: Mapping[str, Any]) -> Any:
-    from transforms import keras2
+    from transforms.models import keras2
 
     try:
         built = keras2.build(saved.config, custom, trust)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from transforms.model_files import UnusableModel, first_line
+from transforms.models.files import UnusableModel, first_line
 
 
 def for_images(model: Any, name: str, custom: dict[str, Any]) -> Any:

@@ -1,21 +1,16 @@
-"""Turns encoded images into pixels of the model's size, in threads that run ahead of the compute."""
+"""Decodes encoded images to pixels of the model's size."""
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, TypeAlias, TypeVar, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-T = TypeVar("T")
-U = TypeVar("U")
+from transforms.images.limits import UndecodableImage, check_size
+from transforms.images.resize import Resize, resized
 
 # Pillow knows more, but some of them (TGA, for one) have no signature and make an image of any bytes, and EPS starts
 # another program.
@@ -27,59 +22,6 @@ _HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 # What becomes of an orientation in an image's EXIF or XMP.
 Exif: TypeAlias = Literal["ignore", "apply"]
 EXIF: tuple[Exif, ...] = get_args(Exif)
-
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "box": Image.Resampling.BOX,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-
-class UndecodableImage(ValueError):
-    """The bytes are no image that can be decoded: one sentence that says what is wrong with them."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Resize:
-    """How an image of any size gets the size that the model takes.
-
-    An image that has the size it would be resampled to keeps its pixels, bit for bit. All filters but `nearest` are
-    Pillow's, which average over the source pixels when they shrink; `tf.image.resize` by default does not.
-
-    Attributes:
-      shape: (height, width) in pixels that come out; None stands for the model's input, filled in by `for_input`.
-      how: `stretch` resizes straight to `shape`, whatever the aspect ratio. `center_crop` resizes the short side to
-        `short_side` and cuts `shape` out of the middle, with torchvision's roundings: the long side is
-        int(short_side · long / short), rounded down, and the crop begins at round((side − crop) / 2), halves to the
-        even number.
-      short_side: pixels, at least the larger side of `shape`; None: round(max(shape) / 0.875), for 224 the usual 256.
-      filter: one of `FILTERS`.
-    """
-
-    shape: tuple[int, int] | None = None
-    how: Literal["stretch", "center_crop"] = "stretch"
-    short_side: int | None = None
-    filter: Literal["bilinear", "bicubic", "nearest", "lanczos", "box"] = "bilinear"
-
-    def __post_init__(self) -> None:
-        if self.how not in ("stretch", "center_crop"):
-            raise ValueError(f"how is {self.how!r}; it must be stretch or center_crop")
-        if self.filter not in FILTERS:
-            raise ValueError(f"filter is {self.filter!r}; it must be one of {', '.join(FILTERS)}")
-        if self.shape is not None and (len(self.shape) != 2 or min(self.shape) < 1):
-            raise ValueError(f"shape is {self.shape}; it must be a height and a width in pixels")
-        if self.short_side is None:
-            return
-        if self.how == "stretch":
-            raise ValueError(f"short_side is {self.short_side}, but how: stretch has none; it belongs to center_crop")
-        if self.short_side < max(self.shape or (1,)):
-            raise ValueError(f"short_side is {self.short_side}, less than the crop's larger side, {self.shape}")
-
-    def for_input(self, shape: tuple[int, int]) -> Resize:
-        """This, with `shape` (height, width) where it leaves the shape to the model."""
-        return self if self.shape is not None else dataclasses.replace(self, shape=shape)
 
 
 def decode_image(encoded: bytes, resize: Resize, channels: int, exif: Exif = "ignore") -> np.ndarray:
@@ -162,7 +104,7 @@ def _plain_jpeg(encoded: bytes, channels: int) -> np.ndarray | None:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
         if colorspace not in ("YCbCr", "Gray"):
             return None
-        _check_size(width, height)
+        check_size(width, height)
         pixels: np.ndarray = simplejpeg.decode_jpeg(
             encoded, "GRAY" if channels == 1 and colorspace == "Gray" else "RGB", strict=True
         )
@@ -193,7 +135,7 @@ def _sized(image: Image.Image, resize: Resize) -> np.ndarray:
     """The image at the size that `resize` says, uint8 [height, width, channels]."""
     if resize.shape is None:
         raise ValueError("resize has no shape; Resize.for_input gives it the model's")
-    return np.asarray(_resize(image, resize)).reshape(*resize.shape, len(image.getbands()))
+    return np.asarray(resized(image, resize)).reshape(*resize.shape, len(image.getbands()))
 
 
 def _read(encoded: bytes, mode: str, upright: bool) -> Image.Image:
@@ -202,7 +144,7 @@ def _read(encoded: bytes, mode: str, upright: bool) -> Image.Image:
         raise UndecodableImage("the image is empty: 0 bytes")
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            _check_size(*image.size)
+            check_size(*image.size)
             if upright:
                 ImageOps.exif_transpose(image, in_place=True)
             # Pillow warns where a palette's transparency is lost, which here it is meant to be.
@@ -226,12 +168,6 @@ def _read(encoded: bytes, mode: str, upright: bool) -> Image.Image:
         raise UndecodableImage(f"the image of {len(encoded)} bytes cannot be decoded: {reason}") from error
 
 
-def _check_size(width: int, height: int) -> None:
-    """Refuses what would fill the memory: Pillow itself only warns up to twice its limit."""
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        raise UndecodableImage(f"the image of {width}×{height} pixels is over the limit of {Image.MAX_IMAGE_PIXELS}")
-
-
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 bits, 32 bits or floating point, scaled to 8 bits: Pillow's own conversion clips some of them at 255.
 
@@ -244,71 +180,3 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         raise UndecodableImage(f"the grey values are {values.min()} to {values.max()}, not within 0 to {white}")
     scaled = np.rint(values * 255) if image.mode == "F" else values >> 8
     return Image.fromarray(scaled.astype(np.uint8))
-
-
-def _resize(image: Image.Image, resize: Resize) -> Image.Image:
-    assert resize.shape is not None
-    height, width = resize.shape
-    if resize.how == "stretch":
-        return image.resize((width, height), FILTERS[resize.filter])
-    short_side = resize.short_side or round(max(resize.shape) / 0.875)
-    short = min(image.size)
-    resized_width, resized_height = (int(short_side * side / short) for side in image.size)
-    # A strip of one pixel's height can be small as it comes and huge when it is as high as the model wants.
-    _check_size(resized_width, resized_height)
-    left, top = round((resized_width - width) / 2), round((resized_height - height) / 2)
-    resized = image.resize((resized_width, resized_height), FILTERS[resize.filter])
-    return resized.crop((left, top, left + width, top + height))
-
-
-def decode_ahead(items: Iterable[T], decode: Callable[[T], U], *, threads: int, ahead: int) -> Generator[U, None, None]:
-    """Yields decode(item) for each item, in order, computed in threads while the consumer is busy with earlier ones.
-
-    One background thread of its own advances `items`, so that reading overlaps with the compute too, and no two threads
-    read at once. What is wrong with one item is `decode`'s to return, as a value of U: here an exception, of `items` or
-    of `decode`, ends the iteration. Nothing starts before the first result is asked for. When the consumer stops early
-    (closes the generator, or lets go of it), what is not begun is dropped, and all threads have ended when the
-    generator has; that waits for the item that is being read and those being decoded.
-
-    Args:
-      items: read lazily, from one thread that is not the caller's.
-      decode: called from `threads` threads at once.
-      threads: how many decode, at least 1.
-      ahead: how many items may have been read that the consumer has not been given, at least 1.
-
-    Raises:
-      whatever `items` or `decode` raises, at its place in the order: after the results of all items before.
-    """
-    in_order: queue.SimpleQueue[Future[U] | None] = queue.SimpleQueue()
-    room = threading.Semaphore(ahead - 1)  # for the items after the first one, which is read in any case
-    stopped = threading.Event()
-    decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-
-    def read() -> None:
-        try:
-            for item in items:
-                in_order.put(decoders.submit(decode, item))
-                room.acquire()
-                if stopped.is_set():
-                    return
-        except BaseException as error:
-            failed: Future[U] = Future()
-            failed.set_exception(error)
-            in_order.put(failed)
-        else:
-            in_order.put(None)
-
-    # A daemon, unlike an executor's thread: a generator that is never finished must not keep the interpreter from
-    # exiting while this waits for room.
-    reader = threading.Thread(target=read, name="read-ahead", daemon=True)
-    reader.start()
-    try:
-        while (future := in_order.get()) is not None:
-            result = future.result()
-            room.release()
-            yield result
-    finally:
-        stopped.set()
-        room.release()
-        reader.join()
-        decoders.shutdown(cancel_futures=True)

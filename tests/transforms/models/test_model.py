@@ -17,11 +17,10 @@ import pytest
 
 import tests.elsewhere  # noqa: F401  knows elsewhere://
 from tests.transforms.fullgrad.networks import randomize
-from transforms import model as model_module
-from transforms.decode import Resize
 from transforms.fullgrad import full_gradients
+from transforms.images import Affine, Resize
 from transforms.memory import usable_cores
-from transforms.model import (
+from transforms.models import (
     LoadedModel,
     ModelSpec,
     UnusableModel,
@@ -30,7 +29,7 @@ from transforms.model import (
     models_loaded,
     read_class_names,
 )
-from transforms.preprocess import Affine
+from transforms.models import model as model_module
 
 
 def spec(path: pathlib.Path | str | None = None, **changes: Any) -> ModelSpec:
@@ -363,8 +362,8 @@ def test_a_model_is_computed_on_all_cores_at_once_unless_the_environment_says_ho
 ) -> None:
     path = saved(network(), tmp_path / "model.keras")
     script = f"""
-from transforms.decode import Resize
-from transforms.model import ModelSpec, load_once
+from transforms.images import Resize
+from transforms.models import ModelSpec, load_once
 spec = ModelSpec("", {str(path)!r}, None, None, None, False, Resize(), "none", None)
 print(load_once(spec).batches_at_once)
 """

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from transforms.keras2.layers import NotTranslated
+from transforms.models.keras2.layers import NotTranslated
 
 
 def call(function: str, first: Any, arguments: dict[str, Any]) -> Any:

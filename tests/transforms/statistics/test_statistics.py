@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.classes import Digest
-from transforms.parts import Output, statistics_from_table, statistics_table
+from transforms.output import Output, statistics_from_table, statistics_table
 from transforms.statistics import (
     COARSE,
     DATASET,
     FIGURES,
     ClassStatistics,
+    Digest,
     MapRows,
     Moments,
     PartialStatistics,

@@ -10,9 +10,9 @@ import h5py
 import keras
 import numpy as np
 
-from transforms.keras2.graph import Built
-from transforms.keras2.layers import NotTranslated
-from transforms.keras2.saved import Saved
+from transforms.models.keras2.graph import Built
+from transforms.models.keras2.layers import NotTranslated
+from transforms.models.keras2.saved import Saved
 
 # Where a .keras file keeps the layers of a model; the second until TensorFlow 2.13.
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from transforms.preprocess import MODES, application_family, preprocessing
+from transforms.images import MODES, application_family, preprocessing
 
 PROJECT = pathlib.Path(__file__).parents[2]
 FAMILIES = sorted(
@@ -146,7 +146,7 @@ class TestAnyScale:
 
     def test_keras_is_imported_only_where_it_is_needed(self):
         code = (
-            "import sys, numpy as np; from transforms.preprocess import preprocessing; "
+            "import sys, numpy as np; from transforms.images import preprocessing; "
             "preprocessing({'divide': 255})(np.zeros((1, 2, 2, 3), np.uint8)); preprocessing('torch'); "
             "sys.exit('keras' in sys.modules)"
         )

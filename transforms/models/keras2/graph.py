@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from transforms.keras2 import operations
-from transforms.keras2.layers import (
+from transforms.models.keras2 import operations
+from transforms.models.keras2.layers import (
     NotTranslated,
     UnknownClass,
     first_line,

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 
-from transforms.parts import Output, read_table
-from transforms.repeats import IdCounts
-from transforms.statistics import DATASET, FIGURES, ClassStatistics, Ranking, merged
-from transforms.unit import Receipt, Unit
+from transforms.statistics.accumulators import DATASET, ClassStatistics, Ranking
+from transforms.statistics.figures import FIGURES
 
 _QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
 
@@ -85,44 +82,6 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     flat, other = a.reshape(len(a), -1).astype(np.float64), b.ravel().astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         return flat @ other / (np.linalg.norm(flat, axis=1) * np.linalg.norm(other))
-
-
-# The output of `rank_by_similarity` with the units' ids.
-IDS = "ids"
-
-
-def rank_by_similarity(
-    receipt: Receipt, output: Output, digests: Sequence[Digest]
-) -> Iterator[tuple[int, Ranking] | beam.pvalue.TaggedOutput]:
-    """Ranks a committed unit's images by how like their coarse map is to their class's mean one.
-
-    Yields the class and its ranking, and to the output `IDS` the `IdCounts` of the images.
-    """
-    table = read_table(output.part("maps", receipt.unit), ["image_id", "index", "target", "coarse_map"])
-    targets = table["target"].to_numpy()
-    ids = table["image_id"].to_pylist()
-    if not ids:
-        return
-    # An image that is explained for several classes has as many rows, one after the other.
-    index = table["index"].to_numpy()
-    yield beam.pvalue.TaggedOutput(IDS, IdCounts.of(ids[i] for i in np.flatnonzero(np.diff(index, prepend=-1))))
-    coarse = table["coarse_map"].combine_chunks().flatten().to_numpy().reshape(len(ids), -1)
-    means = {digest.class_index: digest.coarse for digest in digests}
-    groups = [(int(c), np.flatnonzero(targets == c)) for c in np.unique(targets)]
-    for class_index, chosen in [(DATASET, np.arange(len(ids))), *groups]:
-        similarity = cosine(coarse[chosen], means[class_index])
-        known = np.isfinite(similarity)
-        yield class_index, Ranking.of(similarity[known], [ids[i] for i in chosen[known]])
-
-
-def merge_block(block: int, units: Iterable[Unit], output: Output) -> dict[int, ClassStatistics]:
-    """The statistics of a block of classes, merged from the units' partial ones on disk, one after the other.
-
-    They do not travel through the runner, which would hold those of all classes and units at once, several times over
-    (measured: 1,000 classes in 8 units took 1.4 GB more than 10).
-    """
-    ordered = sorted(units, key=lambda unit: (unit.shard.path, unit.start))  # sums are then the same in every run
-    return merged(part for unit in ordered for part in output.read_partials(unit, block))
 
 
 def class_row(

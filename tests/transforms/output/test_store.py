@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import tests.elsewhere  # noqa: F401  knows elsewhere://
-from transforms.parts import (
+from transforms.output import (
     CLASSES,
     ERRORS,
     MAP_DTYPES,
@@ -446,7 +446,7 @@ def test_rows_are_gathered_to_row_groups(tmp_path: pathlib.Path, monkeypatch: py
     output = Output(str(tmp_path))
     output.create()
     batches = [map_rows(5) for _ in range(10)]
-    monkeypatch.setattr("transforms.parts._ROW_GROUP_BYTES", 3 * batches[0].nbytes)
+    monkeypatch.setattr("transforms.output._ROW_GROUP_BYTES", 3 * batches[0].nbytes)
     commit(output, unit(), *batches)
     stored = pq.read_metadata(output.part("maps", unit()))
     assert [stored.row_group(i).num_rows for i in range(stored.num_row_groups)] == [15, 15, 15, 5]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from transforms.decode import FILTERS, Resize, UndecodableImage, decode_ahead, decode_image, resize_image
+from transforms.images import FILTERS, Resize, UndecodableImage, decode_ahead, decode_image, resize_image
 
 PROJECT = pathlib.Path(__file__).parents[2]
 DATA = pathlib.Path(os.environ.get("FULLGRAD_TEST_DATA", PROJECT.parent / "shared" / "data"))
@@ -464,7 +464,7 @@ class TestDecodeAhead:
 
     def test_a_generator_that_is_never_finished_lets_the_interpreter_exit(self):
         code = (
-            "import itertools, sys; from transforms.decode import decode_ahead; "
+            "import itertools, sys; from transforms.images import decode_ahead; "
             "sys.kept = decode_ahead(itertools.count(), abs, threads=2, ahead=4); next(sys.kept)"
         )
         assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, timeout=60, check=False).returncode == 0

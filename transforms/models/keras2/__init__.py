@@ -6,10 +6,10 @@ finds configuration and weights, `graph` calls the layers, `layers` translates a
 what TensorFlow's functions are in `keras.ops`, and `weights` puts every array into its variable.
 """
 
-from transforms.keras2.graph import build
-from transforms.keras2.layers import NeedsTrust, NotTranslated, UnknownClass
-from transforms.keras2.saved import Saved, Unreadable, read_saved
-from transforms.keras2.weights import fill
+from transforms.models.keras2.graph import build
+from transforms.models.keras2.layers import NeedsTrust, NotTranslated, UnknownClass
+from transforms.models.keras2.saved import Saved, Unreadable, read_saved
+from transforms.models.keras2.weights import fill
 
 __all__ = [
     "NeedsTrust",

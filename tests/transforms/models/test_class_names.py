@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.class_names import UnreadableNames, class_names
+from transforms.models.class_names import UnreadableNames, class_names
 
 # Names with letters, digits and what sets cells apart, which begin as they like.
 NAME = st.text("ab3 ,;.-'[:\"Ä", min_size=1, max_size=8).map(str.strip).filter(bool)

@@ -1,0 +1,32 @@
+"""From the bytes of an image to what the model takes: decode, resize, preprocess, and do so ahead of the compute."""
+
+from transforms.images.ahead import decode_ahead
+from transforms.images.decode import EXIF, FORMATS, Exif, decode_image, resize_image
+from transforms.images.limits import UndecodableImage
+from transforms.images.preprocess import (
+    MODES,
+    Affine,
+    KerasPreprocessing,
+    Preprocessing,
+    application_family,
+    preprocessing,
+)
+from transforms.images.resize import FILTERS, Resize
+
+__all__ = [
+    "EXIF",
+    "FILTERS",
+    "FORMATS",
+    "MODES",
+    "Affine",
+    "Exif",
+    "KerasPreprocessing",
+    "Preprocessing",
+    "Resize",
+    "UndecodableImage",
+    "application_family",
+    "decode_ahead",
+    "decode_image",
+    "preprocessing",
+    "resize_image",
+]
