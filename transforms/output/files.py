@@ -17,6 +17,7 @@ def list_files(pattern: str) -> list[str]:
 
 
 def match(pattern: str) -> list[FileMetadata]:
+    """The files that match a pattern; none where the folder is not there."""
     try:
         return FileSystems.match([pattern])[0].metadata_list
     except BeamIOError:
@@ -37,10 +38,12 @@ def read_bytes(path: str) -> bytes | None:
 
 
 def open_file(path: str) -> IO[bytes]:
+    """A file open for reading, its bytes as they are stored."""
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def replace(source: str, destination: str) -> None:
+    """Renames a file; a file that already has the new name is replaced."""
     for attempts_left in reversed(range(5)):
         try:
             return FileSystems.rename([source], [destination])

@@ -9,7 +9,7 @@ import pytest
 
 from transforms.images import MODES, application_family, preprocessing
 
-PROJECT = pathlib.Path(__file__).parents[2]
+PROJECT = pathlib.Path(__file__).parents[3]
 FAMILIES = sorted(
     name
     for name, member in vars(keras.applications).items()
