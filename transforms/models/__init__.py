@@ -1,6 +1,6 @@
-"""The model of a run: from its file, or from Keras' applications, to a model that is ready to be explained."""
+"""Loads the model of a run, from a file or from Keras' applications, ready to be explained."""
 
-from transforms.models.files import UnusableModel
+from transforms.models.errors import UnusableModel
 from transforms.models.model import (
     LoadedModel,
     ModelSpec,

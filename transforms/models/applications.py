@@ -1,4 +1,4 @@
-"""The models of `keras.applications`: their names, and how they are loaded."""
+"""Finds and loads the models of `keras.applications`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import warnings
 from typing import Any
 
 from transforms.images.preprocess import application_family
-from transforms.models.files import LocalFile, UnusableModel, first_line
+from transforms.models.errors import UnusableModel, first_line
+from transforms.models.files import LocalFile
 
 
 def application_name(name: str) -> str:
-    """The name of an application as `keras.applications` spells it.
+    """The application's name as `keras.applications` spells it.
 
     Raises:
-      UnusableModel: there is none; the message has the nearest name, or a family's members.
+      UnusableModel: there is no such application; the message gives the nearest name, or the members of a family.
     """
     import keras
 
@@ -21,7 +22,7 @@ def application_name(name: str) -> str:
     if name.lower() not in known:
         try:
             family = application_family(name)
-        except ValueError as error:  # with the nearest name
+        except ValueError as error:  # it gives the nearest name
             raise UnusableModel(f"model.{error}") from error
         members = ", ".join(known[each] for each in known if application_family(each) == family)
         raise UnusableModel(f"model.application is {name!r}, which is a family; choose one of {members}")
@@ -47,13 +48,13 @@ def load_application(application: str, weights: str | None, class_names: tuple[s
     if weights == "imagenet":
         try:
             return build(weights="imagenet")
-        except Exception as error:  # Keras raises a bare one where the download fails
+        except Exception as error:  # Keras raises a plain Exception if the download fails
             raise UnusableModel(
                 f"model.weights: Keras' weights of {name} cannot be had ({first_line(error)}); "
                 "model.weights may also be a file"
             ) from error
     classes = 1000 if class_names is None else len(class_names)
-    # Keras warns of layers that get no weights, and where those have any it also refuses them.
+    # Keras warns about layers that get no weights. If such a layer has weights, Keras also raises.
     with LocalFile(weights, "model.weights") as local, warnings.catch_warnings(action="ignore"):
         try:
             return build(weights=local, classes=classes)

@@ -1,4 +1,4 @@
-"""The names of a model's classes, from the files in which people have them."""
+"""Reads the names of a model's classes from the kinds of files that people have."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-# A number, what sets it apart, and a name: `0 tench`, `0: tench`, `0, tench`; not `3D printer`, `0.5 litre`.
+# A number, a separator and a name: `0 tench`, `0: tench`, `0, tench`; not `3D printer`, `0.5 litre`.
 _NUMBERED = re.compile(r"([0-9]{1,7})(?:\s*[:,;=|)]\s*|\.\s+|\s+-\s+|\s+)(\S.*)", re.ASCII)
 _WORDNET = re.compile(r"n[0-9]{8}(?:\s*[,;]\s*|\s+)(\S.*)", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,7}", re.ASCII)
 
-# Columns of names, the surest first.
+# Names of columns that hold class names, the most certain first.
 _NAME_COLUMNS = ("class_name", "name", "label_name", "classname", "class_names", "names", "text", "label", "class")
 _OTHER_COLUMNS = (
     "index",
@@ -34,18 +34,21 @@ _RIGHT = "one name a line in the order of the model's classes, or a JSON list of
 
 
 class UnreadableNames(ValueError):
-    """What is wrong with a file of names: the end of a sentence that begins with its path."""
+    """A file of names cannot be read. The message ends a sentence that begins with the file's path."""
 
 
 def class_names(text: str) -> tuple[str, ...]:
     """The names in a file's text, in the order of the classes.
 
-    It may have one name a line, each perhaps behind its number from 0 up (`0 tench`) or its WordNet id; columns with a
-    header, of which one numbers the classes or they are in order; or be JSON: a list of names, names by number
-    (`{"0": "tench"}`, also Keras' `{"0": ["n01440764", "tench"]}`), or numbers by name. Outer empty lines do not count.
+    The text has one of these forms:
+      One name a line. A number from 0 up (`0 tench`) or a WordNet id may come before each name.
+      A table with a header. One column numbers the classes, or the rows are in order.
+      JSON: a list of names, names by number (`{"0": "tench"}`, also Keras' `{"0": ["n01440764", "tench"]}`), or numbers
+      by name.
+    Empty lines at the start and the end are ignored.
 
     Raises:
-      UnreadableNames: there are no names, or not one for each number from 0 up.
+      UnreadableNames: there are no names, or some number from 0 up has no name.
     """
     text = text.strip("\r\n \t")
     if not text:
@@ -57,7 +60,7 @@ def class_names(text: str) -> tuple[str, ...]:
 
 
 class _Refused(ValueError):
-    """What is wrong, without what would be right."""
+    """The text cannot be read; the message says why, but not what would be right."""
 
 
 def _names(text: str) -> list[str]:
@@ -71,7 +74,7 @@ def _names(text: str) -> list[str]:
 
 
 def _is_json(text: str) -> bool:
-    """Whether a file means to be JSON, or the dictionary or list as Python prints it; a name may begin with `[`."""
+    """Whether the text is meant as JSON, or as a printed Python dictionary or list. A name may begin with `[`."""
     if re.match(r"\{|\[\s*([\"'\[{\]]|$)", text, re.MULTILINE):
         return True
     with contextlib.suppress(ValueError):
@@ -88,7 +91,7 @@ def _from_json(text: str) -> list[str]:
         except (SyntaxError, ValueError, RecursionError):
             raise _Refused("begins like JSON and cannot be read as JSON") from None
     if isinstance(value, _Pairs):
-        # The configuration of a Hugging Face model has them among much else.
+        # A Hugging Face model's configuration has the names in one of its many keys.
         inner = next((each for key, each in value if key == "id2label"), None)
         return _from_pairs(inner if isinstance(inner, _Pairs) else value)
     if not isinstance(value, list):
@@ -103,11 +106,11 @@ def _from_json(text: str) -> list[str]:
 
 
 class _Pairs(list[tuple[str, object]]):
-    """A JSON object with all its keys, also those that it has twice."""
+    """A JSON object with all its keys, including repeated ones."""
 
 
 def _with_pairs(node: ast.expr) -> object:
-    """A literal of Python's, with `_Pairs` for dictionaries."""
+    """The value of a Python literal, with `_Pairs` for dictionaries."""
     if isinstance(node, ast.Dict):
         keys = [None if key is None else ast.literal_eval(key) for key in node.keys]
         return _Pairs((str(key), _with_pairs(value)) for key, value in zip(keys, node.values, strict=True))
@@ -130,7 +133,7 @@ def _from_pairs(pairs: _Pairs) -> list[str]:
 
 
 def _name_of(value: object) -> str:
-    """A name, or the second of a WordNet id and a name, as Keras' `imagenet_class_index.json` has them."""
+    """The name in a JSON value: a string, or a WordNet id and a name, as in Keras' `imagenet_class_index.json`."""
     if isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value):
         value = value[1]
     if not isinstance(value, str) or not value.strip():
@@ -142,7 +145,7 @@ def _name_of(value: object) -> str:
 
 
 def _from_table(lines: Sequence[str]) -> list[str] | None:
-    """The names in a table with commas, tabs or semicolons and a header; None where it is none."""
+    """The names in a table separated by commas, tabs or semicolons; None if the lines are not a table."""
     for delimiter in ",\t;":
         rows = [[cell.strip() for cell in row] for row in _rows(lines, delimiter)]
         if len(rows) < 2 or len(rows[0]) < 2 or len({len(row) for row in rows}) > 1:
@@ -151,7 +154,7 @@ def _from_table(lines: Sequence[str]) -> list[str] | None:
         known = [cell for cell in header if cell in _NAME_COLUMNS or cell in _OTHER_COLUMNS]
         if len(known) == len(header) or (known and _numbers(rows[1:]) and not _numbers(rows)):
             return _from_columns(header, rows[1:])
-        # Without a header, `"tench, Tinca tinca"` in quotes is what tells a table from names with commas.
+        # Without a header, only quotes (`"tench, Tinca tinca"`) tell a table from names with commas.
         if len(header) == 2 and _numbers(rows) and (_numbers(rows) != [0] or any('"' in line for line in lines)):
             return _from_columns(["", ""], rows)
     return None
@@ -165,7 +168,7 @@ def _rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 
 
 def _numbers(rows: Iterable[Sequence[str]]) -> list[int]:
-    """The columns that hold nothing but whole numbers."""
+    """The columns that hold only whole numbers."""
     return [i for i, cells in enumerate(zip(*rows, strict=True)) if all(_NUMBER.fullmatch(cell) for cell in cells)]
 
 
@@ -187,7 +190,7 @@ def _from_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 
 def _from_numbered(lines: Sequence[str]) -> list[str] | None:
-    """The names behind the numbers with which all lines begin; None where they do not, or count things (`5 euros`)."""
+    """The names after the numbers that begin every line; None without numbers, or if they count things (`5 euros`)."""
     parts = [_NUMBERED.fullmatch(line) for line in lines if line]
     pairs = [(part[1], part[2]) for part in parts if part is not None]
     if len(pairs) < len(parts):
@@ -202,17 +205,17 @@ def _from_numbered(lines: Sequence[str]) -> list[str] | None:
 
 
 def _behind_wordnet_ids(lines: Sequence[str]) -> list[str] | None:
-    """The names behind the ids with which all lines of ImageNet's lists begin (`n01440764 tench`); else None."""
+    """The names after the WordNet ids that begin every line (`n01440764 tench`); None if lines do not."""
     parts = [_WORDNET.fullmatch(line) for line in lines]
     names = [part[1] for part in parts if part is not None]
     return names if len(names) == len(lines) else None
 
 
 def _in_order(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """The names by their numbers, which must be those from 0 up.
+    """The names sorted by their numbers, which must count from 0.
 
     Raises:
-      _Refused: one is missing, is there twice, or they begin at 1.
+      _Refused: a number is missing or repeated, or the numbers begin at 1.
     """
     by_number: dict[int, str] = {}
     for number, name in pairs:

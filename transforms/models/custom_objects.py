@@ -1,4 +1,4 @@
-"""A user's own layers: classes and functions from modules that a model file's layers are looked up in."""
+"""Finds a user's own layers: the classes and functions of the modules that the configuration names."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typing import Any
 
 
 class UnusableModules(ValueError):
-    """A module cannot be imported; one sentence that names it and the key."""
+    """A module cannot be imported. One sentence names the module and the configuration key."""
 
 
 def known_objects(modules: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model's configuration may refer to, by name.
+    """The objects that a model's configuration may refer to, by name.
 
     Args:
       modules: names as in an import statement. They are imported, which runs their code.
       config: the model's configuration.
 
     Returns:
-      Every layer, model, and other Keras object that the modules have, decorated with
-      `register_keras_serializable` or not, and their functions. Where the configuration has a registered name
-      `package>Name` for one of them, it is there under this name too.
+      All layers, models and other Keras objects of the modules, with or without the decorator
+      `register_keras_serializable`, and their functions. An object that the configuration calls by a registered name
+      `package>Name` is also listed under that name.
 
     Raises:
       UnusableModules: a module is not found, or fails while it is imported.
@@ -40,7 +40,7 @@ def known_objects(modules: Sequence[str], config: Mapping[str, Any]) -> dict[str
     found: dict[str, Any] = {}
     for name in modules:
         found.update(_defined_in(import_module(name)))
-    found.update(keras.saving.get_custom_objects())  # what was registered while they were imported
+    found.update(keras.saving.get_custom_objects())  # objects that registered themselves during the import
     for registered in set(_registered_names(config)):
         plain = registered.rsplit(">", 1)[-1]
         if registered not in found and plain in found:
@@ -52,7 +52,7 @@ def import_module(name: str) -> ModuleType:
     """Imports a module that is installed, on PYTHONPATH, or in the directory in which the command was started.
 
     Raises:
-      UnusableModules: it is not found, or fails.
+      UnusableModules: the module is not found, or its import fails.
     """
     _look_here_too()
     try:
@@ -62,9 +62,9 @@ def import_module(name: str) -> ModuleType:
 
 
 def source_hash(modules: Sequence[str]) -> bytes:
-    """A hash of the modules' source files, those of a package all together; empty without modules.
+    """A hash of the modules' source files; of a package, all its files. Empty without modules.
 
-    What the modules import from elsewhere is not in it.
+    Files that the modules import from elsewhere are not included.
 
     Raises:
       UnusableModules: a module is not found.
@@ -90,7 +90,10 @@ def source_hash(modules: Sequence[str]) -> bytes:
 
 
 def _look_here_too() -> None:
-    """A console script, unlike `python -m`, does not look for modules where it is started. Installed ones go first."""
+    """Adds the current directory to the module path, after the installed modules.
+
+    `python -m` searches the current directory by itself; a console script does not.
+    """
     here = os.getcwd()
     if "" not in sys.path and here not in sys.path:
         sys.path.append(here)
@@ -110,7 +113,7 @@ def _why(name: str, error: Exception) -> str:
 
 
 def _defined_in(module: ModuleType) -> dict[str, Any]:
-    """The module's objects by their own names, those that it imports from others than Keras among them."""
+    """The module's objects by name, including those that it imports from elsewhere, except from Keras."""
     import keras
     from keras.src.saving.keras_saveable import KerasSaveable
 

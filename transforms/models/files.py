@@ -1,4 +1,4 @@
-"""Model files: read by Keras, whichever Keras wrote them, or refused in one sentence that says what to do."""
+"""Loads model files of Keras 3 and Keras 2, or refuses them in one sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.filesystems import READ_ERRORS
 from transforms.models.custom_objects import UnusableModules, known_objects
-
-
-class UnusableModel(ValueError):
-    """The model cannot be loaded or explained; one sentence that names the file or setting and what would be right."""
+from transforms.models.errors import UnusableModel, first_line
 
 
 class LocalFile:
-    """A local path to a file that may lie on another file system; a copy is deleted at the end of the block."""
+    """A local path to a file on any file system. A remote file is copied; the copy is deleted at the block's end."""
 
     def __init__(self, path: str, key: str):
         self.path = path
@@ -35,8 +32,8 @@ class LocalFile:
         try:
             opened = FileSystems.open(self.path, compression_type=CompressionTypes.UNCOMPRESSED)
         except READ_ERRORS as error:
-            raise UnusableModel(unreadable(self._key, self.path)) from error
-        # Keras tells by the end of the name what a file is, and `.weights.h5` is not `.h5`.
+            raise UnusableModel(unreadable_file(self._key, self.path)) from error
+        # Keras tells a file's kind by the end of its name, and `.weights.h5` is not `.h5`.
         handle, self._copy = tempfile.mkstemp(suffix=f"-{posixpath.basename(self.path)}")
         with os.fdopen(handle, "wb") as sink, opened as source:
             while chunk := source.read(1 << 20):
@@ -49,12 +46,12 @@ class LocalFile:
 
 
 def load_file(path: str, trust: bool, modules: Sequence[str] = ()) -> Any:
-    """The Keras model in a file.
+    """Loads the Keras model in a file.
 
     Args:
       path: a file that Keras 3 or Keras 2 wrote, on any file system that Beam knows.
       trust: whether code in the file may run.
-      modules: modules that define the file's own classes; imported, which runs their code.
+      modules: modules that define the file's own classes. They are imported, which runs their code.
 
     Raises:
       UnusableModel: it cannot be loaded.
@@ -63,7 +60,7 @@ def load_file(path: str, trust: bool, modules: Sequence[str] = ()) -> Any:
 
     with LocalFile(path, "model.path") as local:
         if os.path.isdir(local):
-            raise UnusableModel(unreadable("model.path", path))
+            raise UnusableModel(unreadable_file("model.path", path))
         try:
             saved = read_saved(local)
         except Unreadable as error:
@@ -118,7 +115,7 @@ def _load_keras_2(path: str, saved: Any, trust: bool, modules: Sequence[str], cu
         raise UnusableModel(_untrusted(path)) from error
     except keras2.NotTranslated as error:
         reason = str(error)
-    except Exception as error:  # a configuration or a group of weights that is not as Keras 2 writes it
+    except Exception as error:  # the configuration or the weights are not as Keras 2 writes them
         reason = f"it is not as that writes them ({type(error).__name__}: {first_line(error)})"
     else:
         return built.layer
@@ -131,7 +128,7 @@ def _load_keras_2(path: str, saved: Any, trust: bool, modules: Sequence[str], cu
 
 @contextlib.contextmanager
 def _named_for_its_kind(path: str, kind: str) -> Iterator[str]:
-    """The same file under a name that ends as Keras expects it: Keras 2 wrote HDF5 into .keras files too."""
+    """The file under a name that ends as Keras expects. Keras 2 wrote HDF5 into .keras files too."""
     ends = (".keras",) if kind == "keras" else (".h5", ".hdf5")
     if path.endswith(ends):
         yield path
@@ -161,8 +158,8 @@ def _unknown_class(path: str, name: str, modules: Sequence[str]) -> str:
     return f"{what}; name the module that defines it in model.custom_objects, with model.trust: true"
 
 
-def unreadable(key: str, path: str) -> str:
-    """The sentence for a path that could not be opened: what is there, if anything is."""
+def unreadable_file(key: str, path: str) -> str:
+    """The sentence for a path that cannot be opened. It says what is there instead."""
     inside = {name for name in ("saved_model.pb", "keras_metadata.pb", "checkpoint") if _exists(path, name)}
     if "keras_metadata.pb" in inside:
         return (
@@ -188,12 +185,3 @@ def _exists(folder: str, name: str) -> bool:
     with contextlib.suppress(*READ_ERRORS):
         return bool(FileSystems.exists(f"{folder.rstrip('/')}/{name}"))
     return False
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, in one line: what stands behind Keras' "Exception encountered", where that is said."""
-    text = str(error).strip()
-    if found := re.search(r"Exception encountered: ?(.+)", text):
-        text = found[1]
-    lines = text.splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(".: ")

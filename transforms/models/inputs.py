@@ -1,4 +1,4 @@
-"""What a model takes: one image [N, H, W, C] of any number N, or a sentence that says what it takes instead."""
+"""Checks that a model takes one image [N, H, W, C], and rebuilds a model of fixed batch size for any N."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from transforms.models.files import UnusableModel, first_line
+from transforms.models.errors import UnusableModel, first_line
 
 
 def for_images(model: Any, name: str, custom: dict[str, Any]) -> Any:
-    """The model, for any number of images at once.
+    """Returns the model, rebuilt for any number of images at once if its batch size is fixed.
 
     Args:
       model: a Keras model.
-      name: what sentences call it.
-      custom: its own classes by name, for a model that has to be built anew.
+      name: how messages call the model.
+      custom: the model's own classes by name, needed to build it again.
 
     Raises:
-      UnusableModel: it takes something other than one image with the channels last, or only so many images at once.
+      UnusableModel: its input is not one image with the channels last, or it only works with its fixed batch size.
     """
     inputs = list(getattr(model, "inputs", None) or [])
-    if not inputs:  # a model that was not built, about which `expose` has a sentence
+    if not inputs:  # the model is not built; `expose` refuses it with its own sentence
         return model
     if len(inputs) > 1:
         each = ", ".join(f"{tensor.name} {_shown(tensor.shape)}" for tensor in inputs)
@@ -48,9 +48,9 @@ def for_images(model: Any, name: str, custom: dict[str, Any]) -> Any:
 
 
 def _refuse_rounding(model: Any, name: str) -> None:
-    """Refuses layers that round what they get: a step function's gradient says nothing of it.
+    """Refuses layers that round their inputs, because the gradient of a step function says nothing.
 
-    Layers of which only the weights are whole numbers are as exact as any.
+    Layers that store only their weights as integers are exact and are accepted.
     """
     for layer in model._flatten_layers():
         mode = getattr(layer, "quantization_mode", None)
@@ -62,7 +62,7 @@ def _refuse_rounding(model: Any, name: str) -> None:
 
 
 def _shown(shape: Any) -> str:
-    """A shape as the sentences write it, [N, 32, 32, 3]."""
+    """A shape as messages write it: [N, 32, 32, 3]."""
     sizes = [str(size) if size is not None else "N" if place == 0 else "?" for place, size in enumerate(shape)]
     return f"[{', '.join(sizes)}]"
 
@@ -78,7 +78,7 @@ def _channels_first(model: Any, shape: tuple[int | None, ...]) -> bool:
 
 
 def _for_any_batch(model: Any, name: str, shape: tuple[int | None, ...], custom: dict[str, Any]) -> Any:
-    """The same layers and weights without the number of images that the model was built for, if that is the same."""
+    """The model with the same layers and weights and no fixed batch size, if it computes the same."""
     import keras
 
     size = int(shape[0] or 0)
@@ -96,7 +96,7 @@ def _for_any_batch(model: Any, name: str, shape: tuple[int | None, ...], custom:
         if free.inputs[0].shape[0] is not None:
             raise ValueError("an input inside it has a batch size")
         same = _agree(model, free, size, shape)
-    except Exception as error:  # whatever a layer raises that was written for one batch size
+    except Exception as error:  # a layer that was written for one batch size may raise anything
         raise UnusableModel(refused.format(f" ({first_line(error)})")) from error
     if not same:
         raise UnusableModel(refused.format(", as its images' values depend on each other"))
@@ -104,7 +104,7 @@ def _for_any_batch(model: Any, name: str, shape: tuple[int | None, ...], custom:
 
 
 def _freed(config: Any) -> Any:
-    """A configuration in which no input has a batch size."""
+    """The configuration without the batch sizes of its inputs."""
     if isinstance(config, list | tuple):
         return [_freed(each) for each in config]
     if not isinstance(config, dict):
@@ -117,7 +117,7 @@ def _freed(config: Any) -> Any:
 
 
 def _agree(model: Any, free: Any, size: int, shape: tuple[int | None, ...]) -> bool:
-    """Whether both compute the same of a whole batch, and the new one the same of each image alone."""
+    """Whether both models compute the same for a whole batch, and the new one also for an image alone."""
     import keras
 
     sizes = [32 if length is None else length for length in shape[1:]]

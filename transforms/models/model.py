@@ -1,4 +1,4 @@
-"""The model of a run: loaded and exposed once in a process, whatever the number of its threads."""
+"""The model of a run. A process loads and exposes it once, for all its threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from transforms.memory import usable_cores
 from transforms.models.applications import application_name, load_application
 from transforms.models.class_names import UnreadableNames, class_names
 from transforms.models.custom_objects import UnusableModules, known_objects, source_hash
-from transforms.models.files import UnusableModel, load_file, unreadable
+from transforms.models.errors import UnusableModel
+from transforms.models.files import load_file, unreadable_file
 from transforms.models.inputs import for_images
 from transforms.targets import Targets
 
@@ -29,20 +30,20 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Which model, and what its inputs go through; small, hashable, pickled to the workers.
+    """Which model is explained, and how images are prepared for it. Small and hashable; workers get it pickled.
 
     Attributes:
-      fingerprint: hash of the model's content, from `fingerprint_of`.
+      fingerprint: a hash of the model's content, from `fingerprint_of`.
       path: a model file; None for an application.
       application: the name of a model in `keras.applications`; None for a file.
       weights: `imagenet` or a weights file, for an application.
-      output: which output is explained, by name or index; None where there is one.
-      trust: whether the file may run code of its own.
-      custom_objects: modules that define the file's own classes; imported wherever the model is loaded.
-      resize: how an image gets the model's size.
-      scale: as `preprocess.preprocessing` takes it; `auto` is an application's own, and nothing for a file.
-      class_names: the classes' names in the order of the logits; None where they have none.
-      exif: what becomes of an orientation in an image's EXIF, as `decode.decode_image` takes it.
+      output: the output that is explained, by name or index; None for a model with one output.
+      trust: whether code in the file may run.
+      custom_objects: modules that define the file's own classes. They are imported wherever the model is loaded.
+      resize: how images are brought to the model's size.
+      scale: a `scale` of `images.preprocessing`. `auto` is an application's own preprocessing, and none for a file.
+      class_names: the classes' names in the order of the logits; None if there are none.
+      exif: what is done with an EXIF orientation; see `images.decode_image`.
     """
 
     fingerprint: str
@@ -58,7 +59,7 @@ class ModelSpec:
     custom_objects: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Checks the names in it, which needs no model.
+        """Checks the names of application and scale, without loading the model.
 
         Raises:
           UnusableModel: there is no such application or scale.
@@ -72,19 +73,18 @@ class ModelSpec:
 
 
 class LoadedModel:
-    """An exposed model and what goes before it. One per process and spec, from `load_once`.
+    """An exposed model with its preprocessing. `load_once` gives one per process and spec.
 
     Attributes:
-      exposed: for `full_gradients`.
-      resize: complete, with the shape that the model takes.
+      exposed: the model as `full_gradients` takes it.
+      resize: how images are resized, with the model's shape filled in.
       channels: 1 or 3.
-      class_names: K names, or None.
-      exif: what becomes of an orientation in an image's EXIF.
-      batches_at_once: how many batches are computed at once: one, which all cores share or an accelerator computes; or
-        as many as there are cores, each by one.
-      compute: held while a batch is computed.
-      batch_size: images a pass, once that was found for this model; None before, and where it is configured.
-      batch_limit: the largest batch that fits the memory, once a larger one did not; None before.
+      class_names: K names; None if there are none.
+      exif: what is done with an EXIF orientation.
+      batches_at_once: how many batches are computed at once: one, on all cores or an accelerator, or one on each core.
+      compute: a semaphore, held while a batch is computed.
+      batch_size: images a pass, once it is known for this model; None before that, or if it is configured.
+      batch_limit: the largest batch that fits the memory, known after a larger one failed; None before that.
     """
 
     def __init__(self, spec: ModelSpec, batches_at_once: int = 1):
@@ -119,12 +119,12 @@ class LoadedModel:
         self._classes = Classes(self.exposed.classes, spec.class_names)
         try:
             self.resize = spec.resize if height is None or width is None else spec.resize.for_input((height, width))
-        except ValueError as error:  # a short side that is shorter than the model's input
+        except ValueError as error:  # the short side is shorter than the model's input
             raise UnusableModel(f"model.preprocess.resize.{error}") from error
         try:
             self.preprocess = _preprocessing(spec)
             self.preprocess(np.zeros((1, *self.input_size, channels), np.uint8))
-        except ValueError as error:  # not known, or for images of other channels
+        except ValueError as error:  # an unknown scale, or one for another number of channels
             raise UnusableModel(f"model.preprocess.{error}") from error
         self.batches_at_once = batches_at_once
         self.compute = threading.BoundedSemaphore(batches_at_once)
@@ -132,10 +132,10 @@ class LoadedModel:
         self.batch_limit: int | None = None
 
     def check(self, targets: Targets, method: str) -> None:
-        """Checks that it has the classes and layers that are asked for.
+        """Checks that the model has the classes and layers that targets and method need.
 
         Raises:
-          UnusableModel: it has not.
+          UnusableModel: the model does not have them.
         """
         from transforms.fullgrad import CannotExpose, check_method
 
@@ -155,7 +155,7 @@ class LoadedModel:
         """Compares the exposed logits with the model's own output, on an image of noise.
 
         Raises:
-          UnusableModel: they differ; the sentence names the first layer that does.
+          UnusableModel: they differ; the message names the first layer that differs.
         """
         from transforms.fullgrad import CannotExpose, agreement
 
@@ -172,22 +172,22 @@ class LoadedModel:
         return height, width
 
     def name_of(self, class_index: int | None) -> str | None:
-        """The class's name, None where it has none."""
+        """The class's name; None if it has none."""
         if self.class_names is None or class_index is None or not 0 <= class_index < len(self.class_names):
             return None
         return self.class_names[class_index]
 
     def index_of(self, label: Label | None) -> int | None:
-        """The class index of a record's label; None where it is not known.
+        """The class index of a record's label; None if the label is unknown.
 
         Raises:
-          UnusableLabel: it does not say which of the classes it is.
+          UnusableLabel: the label does not name one of the classes.
         """
         return self._classes.index_of(label)
 
 
 def noise_images(shape: tuple[int, int, int], count: int = 4, seed: int = 0) -> np.ndarray:
-    """Pixels to check a model on when no images are at hand: uint8 [count, *shape], each at its own coarseness."""
+    """Images of noise to check a model with: uint8 [count, *shape]. Each image is coarser than the one before."""
     generator = np.random.default_rng(seed)
     height, width, channels = shape
     images = []
@@ -204,26 +204,26 @@ _loads = 0
 
 
 def load_once(spec: ModelSpec) -> LoadedModel:
-    """The model of a spec; loaded by whichever thread asks first, while the others wait.
+    """The model of a spec. The first thread that asks loads it; other threads wait.
 
     Raises:
-      UnusableModel: it cannot be loaded, or does not fit the spec.
+      UnusableModel: the model cannot be loaded, or does not fit the spec.
     """
     global _loads
     with _loading:
         if spec not in _loaded:
             model = LoadedModel(spec, _batches_at_once())
-            _loaded.clear()  # a worker that goes on to another job must not keep the last one's model
+            _loaded.clear()  # a worker that starts another job must not keep the last job's model
             _loaded[spec] = model
             _loads += 1
         return _loaded[spec]
 
 
 def _batches_at_once() -> int:
-    """As many as there are cores, if each can have one of its own; TF_NUM_INTRAOP_THREADS says how many one has."""
+    """How many batches to compute at once: one a core where TensorFlow can give each batch one thread, else one."""
     from transforms.fullgrad import autodiff
 
-    if os.environ.get("TF_NUM_INTRAOP_THREADS"):  # which TensorFlow takes for itself
+    if os.environ.get("TF_NUM_INTRAOP_THREADS"):  # the user set TensorFlow's number of threads a batch
         return 1
     return usable_cores() if autodiff.one_thread_a_call() else 1
 
@@ -236,9 +236,9 @@ def models_loaded() -> int:
 def fingerprint_of(
     path: str | None, application: str | None, weights: str | None, custom_objects: tuple[str, ...] = ()
 ) -> str:
-    """A hash of the model's content: its file's bytes, or the application's name and its weights'.
+    """A hash of the model's content: the file's bytes, or the application's name and the weights.
 
-    The source of modules with its classes is in it too, as they decide what the model computes; their names are not.
+    It includes the source of the modules in `custom_objects`, which decides what is computed, but not their names.
 
     Raises:
       UnusableModel: a file cannot be read, or a module is not found.
@@ -260,15 +260,15 @@ def fingerprint_of(
                 while chunk := source.read(1 << 20):
                     digest.update(chunk)
         except READ_ERRORS as error:
-            raise UnusableModel(unreadable(key, file)) from error
+            raise UnusableModel(unreadable_file(key, file)) from error
     return digest.hexdigest()
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
-    """The names of the classes in a file, in the order of the logits; `class_names.class_names` says what it may be.
+    """The class names in a file, in the order of the logits. `class_names.class_names` lists the formats.
 
     Raises:
-      UnusableModel: the file cannot be read or is no list of names.
+      UnusableModel: the file cannot be read or is not a list of names.
     """
     try:
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:

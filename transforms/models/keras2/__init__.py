@@ -1,9 +1,9 @@
-"""Models that Keras 2 wrote, built anew with the layers of Keras 3.
+"""Rebuilds models that Keras 2 wrote, with the layers of Keras 3.
 
-Keras 3 refuses most of these files, and reads some as another function than Keras 2 computed: `hard_sigmoid` has
-another formula, and the weights of a partly frozen inner model come in another order. So the file is read here: `saved`
-finds configuration and weights, `graph` calls the layers, `layers` translates a layer's configuration, `operations` has
-what TensorFlow's functions are in `keras.ops`, and `weights` puts every array into its variable.
+Keras 3 refuses most of these files. It reads some as another function than Keras 2 computed: `hard_sigmoid` has another
+formula, and the weights of a partly frozen inner model are in another order. This package therefore reads the files
+itself. `saved` reads configuration and weights, `graph` calls the layers, `layers` translates a layer's configuration,
+`operations` translates TensorFlow's functions to `keras.ops`, and `weights` assigns every array to its variable.
 """
 
 from transforms.models.keras2.graph import build

@@ -1,4 +1,4 @@
-"""A model of Keras 2 from its configuration: its layers are made and called again, as the configuration says."""
+"""Builds a Keras 2 model from its configuration: makes its layers and calls them again."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _CONSTANT = "_CONSTANT_VALUE"
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """A layer or model of Keras 3 and what stood for it in the file.
+    """A layer or model of Keras 3, and its entry in the file.
 
     Attributes:
       name, kind: the layer's name and class in the file.
-      layer: of Keras 3; None for a function, which has no weights.
-      inner: the layers of a model in the file's order, the inputs among them; None for any other layer.
-      trainable: as in the file, which decides the order of the weights there.
+      layer: the layer of Keras 3; None for a function, which has no weights.
+      inner: a model's layers in the file's order, including its inputs; None for any other layer.
+      trainable: the flag in the file; it decides the order of the weights there.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Built:
     trainable: bool = True
 
     def all(self) -> Iterator[Built]:
-        """It and everything inside, models before their layers."""
+        """This layer and all layers inside it. A model comes before its layers."""
         yield self
         for each in self.inner or ():
             yield from each.all()
@@ -53,11 +53,11 @@ def build(config: Mapping[str, Any], custom: Mapping[str, Any], trust: bool) -> 
 
     Args:
       config: the model's configuration, as a file has it.
-      custom: classes and functions by name, in which the file's own classes are looked up too.
+      custom: the file's own classes and functions, by name.
       trust: whether code in the file may run.
 
     Raises:
-      NotTranslated: something in it has no equal in Keras 3.
+      NotTranslated: part of it has no equivalent in Keras 3.
     """
     return _Builder(custom, trust).layer(config, None)
 
@@ -68,7 +68,7 @@ class _Builder:
         self._trust = trust
 
     def layer(self, config: Mapping[str, Any], name: str | None) -> Built:
-        """Any layer or model; `name` takes the place of the one in the configuration."""
+        """Builds any layer or model. `name` replaces the name in the configuration."""
         inner = config.get("config")
         kind = str(config["class_name"])
         graph = isinstance(inner, Mapping) and {"layers", "input_layers", "output_layers"} <= set(inner)
@@ -125,7 +125,7 @@ class _Builder:
 
 
 class _Graph:
-    """The calls of a functional model's layers, each done when its result is asked for the first time."""
+    """The calls of a functional model's layers. Each call is made when its result is first needed."""
 
     def __init__(self, builder: _Builder, entries: list[Mapping[str, Any]]):
         self._nodes: dict[tuple[str, int], tuple[int, Any]] = {}
@@ -138,19 +138,19 @@ class _Graph:
             name = _name_in(entry)
             self._positions[name] = position
             self.built.append(_entry(builder, entry, _unique(name, taken)))
-            # A model has one call of its own, of which the configuration says nothing.
+            # A model already has one call, which the configuration does not list.
             first = 1 if self.built[-1].inner is not None else 0
             for index, node in enumerate(entry.get("inbound_nodes") or []):
                 self._nodes[name, first + index] = position, node
         self._in_order()
 
     def _in_order(self) -> None:
-        """Calls what can be called, again and again, so that a deep network needs no deep recursion."""
+        """Calls all layers whose inputs are ready, in rounds. A deep network then needs no deep recursion."""
         waiting = list(self._nodes)
         while waiting:
             left = [key for key in waiting if not self._ready(key)]
             if len(left) == len(waiting):
-                return  # the outputs will say what is missing
+                return  # the outputs report what is missing
             waiting = left
 
     def _ready(self, key: tuple[str, int]) -> bool:
@@ -166,7 +166,7 @@ class _Graph:
     def _at(self, reference: Any) -> tuple[str, int]:
         name, index = str(reference[0]), int(reference[1])
         if (name, index) not in self._nodes and (name, index + 1) in self._nodes:
-            return name, index + 1  # some versions do not count a model's own call
+            return name, index + 1  # some versions do not count the model's own call
         return name, index
 
     def _is_reference(self, value: Any) -> bool:
@@ -190,7 +190,7 @@ class _Graph:
             yield from self._references(each)
 
     def get(self, value: Any) -> Any:
-        """The same with tensors in the place of references."""
+        """The value with each reference replaced by its tensor."""
         if self._is_reference(value):
             name, which = str(value[0]), int(value[2])
             if self._is_input(name):
@@ -205,7 +205,7 @@ class _Graph:
         return plain(value)
 
     def _call(self, key: tuple[str, int]) -> None:
-        """Calls a layer as one of its nodes says, and keeps what it makes."""
+        """Makes one call of a layer and keeps the result."""
         position, node = self._nodes[key]
         entry, built = self._entries[position], self.built[position]
         arguments = {name: self.get(value) for name, value in _keywords(node).items()}
@@ -270,7 +270,7 @@ def _name_in(entry: Mapping[str, Any]) -> str:
 
 
 def _unique(name: str, taken: set[str]) -> str:
-    """A name that Keras 3 takes and that no layer before has."""
+    """A name that Keras 3 accepts and that is not taken yet."""
     wanted = unique = plain_name(name)
     further = 1
     while unique in taken:
@@ -281,7 +281,7 @@ def _unique(name: str, taken: set[str]) -> str:
 
 
 def _keywords(node: Any) -> Mapping[str, Any]:
-    """The arguments by name, which Keras 2 writes behind each tensor of the first argument."""
+    """The keyword arguments. Keras 2 writes them after each tensor of the first argument."""
     if isinstance(node, list):
         if len(node) == 4 and isinstance(node[0], str) and isinstance(node[3], Mapping):
             return node[3]
@@ -304,7 +304,7 @@ def _one(values: Any) -> Any:
 
 
 def _name_functions(outputs: Any, layers: list[keras.Layer]) -> None:
-    """Gives the operations that are no layers names that no layer has: Keras wants all names in a model to differ."""
+    """Gives the operations that are not layers their own names: Keras requires all names in a model to differ."""
     taken = {layer.name for layer in layers}
     seen: set[int] = set()
     open_tensors = keras.tree.flatten(outputs)
@@ -322,7 +322,7 @@ def _name_functions(outputs: Any, layers: list[keras.Layer]) -> None:
 
 
 def _build_as_it_was(model: keras.Model, config: Mapping[str, Any]) -> None:
-    """Builds a model that has no input layer for the shape that the file has, if it has one."""
+    """Builds a model without an input layer for the shape in the file, if there is one."""
     inner = config.get("config")
     shape = (config.get("build_config") or {}).get("input_shape")
     if shape is None and isinstance(inner, Mapping):

@@ -1,10 +1,9 @@
-"""A layer of Keras 2 from its configuration, as the layer of Keras 3 that computes the same."""
+"""Translates the configuration of a Keras 2 layer to the Keras 3 layer that computes the same."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,13 +11,15 @@ import keras
 import numpy as np
 from keras import ops
 
+from transforms.models.errors import first_line
+
 
 class NotTranslated(ValueError):
-    """Something in the configuration has no equal in Keras 3: a phrase that says what, without the file's name."""
+    """Part of the configuration has no equivalent in Keras 3. The message says which part, without the file's name."""
 
 
 class UnknownClass(NotTranslated):
-    """A class that is neither Keras' own nor among the custom objects; `name` is the class's."""
+    """A class that is neither Keras' own nor a custom object. `name` is the class's name."""
 
     def __init__(self, name: str):
         super().__init__(f"the class {name!r} is none of Keras' own")
@@ -26,10 +27,10 @@ class UnknownClass(NotTranslated):
 
 
 class NeedsTrust(NotTranslated):
-    """The file holds code of its own, which only `trust` lets run."""
+    """The file contains code, which runs only with `trust`."""
 
 
-# Classes that have another name today and compute the same when a model is not trained.
+# Classes that were renamed. They compute the same at inference.
 _RENAMED = {
     "BatchNormalizationV1": "BatchNormalization",
     "BatchNormalizationV2": "BatchNormalization",
@@ -39,14 +40,14 @@ _RENAMED = {
     "RandomWidth": "RandomZoom",
     "RandomHeight": "RandomZoom",
 }
-# What they change is not done when a model is not trained; so their arguments, which Keras 3 may not know, do nothing.
+# Layers that do nothing at inference. Their arguments have no effect, and Keras 3 may not know them.
 _IDENTITIES = frozenset(
     """
     ActivityRegularization AlphaDropout Dropout GaussianDropout GaussianNoise RandomBrightness RandomContrast RandomFlip
     RandomHeight RandomRotation RandomTranslation RandomWidth RandomZoom SpatialDropout1D SpatialDropout2D
     """.split()
 )
-# Arguments that do not change what a layer that is not trained computes, or that only repeat its shapes.
+# Arguments that do not change a layer's result at inference, or only repeat its shapes.
 _IGNORED = frozenset(
     """
     adjustment autocast batch_input_shape build_config experimental_autocast force_generator fused implementation
@@ -54,7 +55,7 @@ _IGNORED = frozenset(
     synchronized value_shape virtual_batch_size
     """.split()
 )
-# Layers whose constructors read other files or run code from them.
+# Layers whose constructors read other files or run their code.
 _NEED_TRUST = frozenset(
     "FlaxLayer IntegerLookup JaxLayer StringLookup TFSMLayer TextVectorization TorchModuleWrapper".split()
 )
@@ -65,27 +66,27 @@ _ACTIVATIONS = frozenset(
     tanh
     """.split()
 )
-# TensorFlow's own functions, by the names that Keras 2 wrote for them.
+# The names that Keras 2 wrote for TensorFlow's own functions.
 _ACTIVATION_NAMES = {"softmax_v2": "softmax", "log_softmax_v2": "log_softmax", "swish_impl": "swish"}
 
 
 def hard_sigmoid(x: Any) -> Any:
-    """What Keras 2 called so: 0.2 x + 0.5 between 0 and 1. The slope in Keras 3 is 1/6."""
+    """Keras 2's hard sigmoid: 0.2 x + 0.5, clipped to 0 … 1. Keras 3 has the slope 1/6."""
     return ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
 def layer_class(config: Mapping[str, Any], custom: Mapping[str, Any]) -> type:
-    """The class of a configuration, a custom one first.
+    """The class that a configuration names. Custom classes come first.
 
     Raises:
-      UnknownClass: there is none.
+      UnknownClass: there is no such class.
     """
     name = str(config["class_name"])
     for known in (config.get("registered_name"), name):
         if known is not None and known in custom:
             found: type = custom[known]
             return found
-    for known, candidate in custom.items():  # the name without its package, which an HDF5 file may leave out
+    for known, candidate in custom.items():  # an HDF5 file may leave out the package before the name
         if known.rsplit(">", 1)[-1] == name.rsplit(">", 1)[-1]:
             return candidate
     name = _RENAMED.get(name.rsplit(">", 1)[-1], name.rsplit(">", 1)[-1])
@@ -97,7 +98,7 @@ def layer_class(config: Mapping[str, Any], custom: Mapping[str, Any]) -> type:
 
 @functools.cache
 def _of_applications() -> dict[str, type]:
-    """Classes that keras.applications define for their own models; they are no public names."""
+    """Classes that keras.applications define for their own models. They are not public."""
     from keras.src.applications import convnext, inception_resnet_v2
 
     return {
@@ -108,12 +109,12 @@ def _of_applications() -> dict[str, type]:
 
 
 def make_layer(config: Mapping[str, Any], custom: Mapping[str, Any], name: str | None, trust: bool) -> keras.Layer:
-    """A layer of Keras 3, not built.
+    """Makes the layer of Keras 3; it is not built yet.
 
     Args:
       config: the layer's entry in the model's configuration, with `class_name` and `config`.
       custom: classes and functions by name.
-      name: what the layer is called; None for the name in the configuration.
+      name: the layer's name; None takes the one in the configuration.
       trust: whether code in the file may run.
 
     Raises:
@@ -138,7 +139,7 @@ def make_layer(config: Mapping[str, Any], custom: Mapping[str, Any], name: str |
     if cls is keras.layers.BatchNormalization and values.pop("renorm", False):
         raise NotTranslated(f"{label} has renorm=True, which Keras 3 does not have")
     for key in [key for key in values if key.endswith(("_initializer", "_regularizer", "_constraint"))]:
-        del values[key]  # every weight is in the file, and nothing is trained
+        del values[key]  # the file has every weight, and nothing is trained
     if config["class_name"] in _IDENTITIES:
         values = {key: values[key] for key in ("name", "dtype", "rate", "factor", "stddev") if key in values}
         if cls is keras.layers.RandomZoom:
@@ -167,17 +168,17 @@ def make_layer(config: Mapping[str, Any], custom: Mapping[str, Any], name: str |
         values["axis"] = axis[0]
     try:
         return cls(**values)
-    except Exception as error:  # whatever a layer raises of an argument that it does not take
+    except Exception as error:  # a layer may raise anything for an argument that it does not take
         raise NotTranslated(f"{label} cannot be made: {first_line(error)}") from error
 
 
 def plain_name(name: str) -> str:
-    """A name as Keras 3 takes it, without the `/` that it uses for paths."""
+    """A name that Keras 3 accepts: without `/`, which it uses for paths."""
     return name.replace("/", ".") or "layer"
 
 
 def plain(value: Any) -> Any:
-    """A value of a configuration without the wrappings that Keras 2 wrote around arrays, tuples and numbers."""
+    """A configuration's value, unwrapped: Keras 2 wraps arrays, tuples and numbers in mappings."""
     if isinstance(value, Mapping):
         kind = value.get("class_name")
         if kind == "__ellipsis__":
@@ -194,17 +195,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def first_line(error: BaseException) -> str:
-    """What went wrong, in one line: Keras' own words behind "Exception encountered" where it has such."""
-    text = str(error).strip()
-    if found := re.search(r"Exception encountered: ?(.+)", text):
-        text = found[1]
-    lines = text.splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(".: ")
-
-
 def _parameters(cls: type) -> set[str]:
-    """The names that a layer's constructor takes, those that it hands on to `keras.Layer` among them."""
+    """The argument names of a layer's constructor, including those that it passes on to `keras.Layer`."""
     names = {"name", "dtype", "trainable"}
     for each in cls.__mro__:
         if each is keras.Layer:
@@ -218,7 +210,7 @@ def _parameters(cls: type) -> set[str]:
 
 
 def _dtype(value: Any) -> Any:
-    """The name of a type or of a policy, such as mixed_float16."""
+    """The name of a dtype or of a policy, such as mixed_float16."""
     if isinstance(value, Mapping):
         inner = value.get("config") or {}
         return inner.get("name") or "float32"
@@ -242,7 +234,7 @@ def _activation(value: Any, custom: Mapping[str, Any], label: str) -> Any:
 
 
 def _lambda_config(values: dict[str, Any], custom: Mapping[str, Any], trust: bool, label: str) -> dict[str, Any]:
-    """A Lambda's configuration as Keras 3 writes it."""
+    """A Lambda's configuration in the form of Keras 3."""
     kept: dict[str, Any] = {key: values[key] for key in ("name", "dtype", "arguments") if key in values}
     function = values.get("function")
     if isinstance(function, Mapping) and function.get("class_name") == "__lambda__":
@@ -263,7 +255,7 @@ def _lambda_config(values: dict[str, Any], custom: Mapping[str, Any], trust: boo
 
 
 def _from_config(cls: Any, values: dict[str, Any], custom: Mapping[str, Any], trust: bool, label: str) -> keras.Layer:
-    """Calls `from_config`, which may take the configuration of inner objects apart as it likes."""
+    """Calls the class's `from_config`, which handles the configuration of inner objects itself."""
     try:
         if cls is keras.layers.Lambda:
             if callable(values["function"]):

@@ -1,7 +1,7 @@
-"""TensorFlow's functions that Keras 2 records as layers (`TFOpLambda`), as calls of `keras.ops` that compute the same.
+"""Translates TensorFlow's functions, which Keras 2 records as layers (`TFOpLambda`), to calls of `keras.ops`.
 
-Keras 2 gives a name such as `math.truediv`, the first argument, and the others by name. The functions below take
-them so. A tensor's shape is a tuple, with None for what is open, as it is a tensor in TensorFlow.
+Keras 2 records a name such as `math.truediv`, the first argument, and the other arguments by name. The functions below
+take the same arguments. TensorFlow has a tensor for a shape; here it is a tuple, with None for an unknown size.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from transforms.models.keras2.layers import NotTranslated
 
 
 def call(function: str, first: Any, arguments: dict[str, Any]) -> Any:
-    """The function's result.
+    """Calls the function and returns its result.
 
     Args:
-      function: TensorFlow's name for it, without `tf.`.
+      function: TensorFlow's name of the function, without `tf.`.
       first: its first argument: a symbolic tensor, a list of some, or a number.
-      arguments: the others by TensorFlow's names.
+      arguments: the other arguments, by TensorFlow's names.
 
     Raises:
-      NotTranslated: there is no such function here, or it is called in a way that it is not for.
+      NotTranslated: the function is not translated, or not with these arguments.
     """
     name = function.removeprefix("compat.v1.").removeprefix("compat.v2.")
     if name not in _FUNCTIONS:
@@ -45,7 +45,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _like(value: Any, other: Any) -> Any:
-    """A constant in the type of the tensor it meets, as TensorFlow takes it."""
+    """A constant with the dtype of the tensor that it is combined with, as in TensorFlow."""
     return value if _is_tensor(value) or not _is_tensor(other) else np.asarray(value, other.dtype)
 
 
@@ -66,7 +66,7 @@ def _unary(function: Callable[[Any], Any]) -> Callable[..., Any]:
 
 
 def _named(first_name: str, function: Callable[[Any], Any]) -> Callable[..., Any]:
-    """For functions whose first argument may come by its name too."""
+    """Wraps a function whose first argument may also be given by name."""
 
     def apply(first: Any = None, **arguments: Any) -> Any:
         value = arguments.pop(first_name, first)
@@ -114,7 +114,7 @@ def _shape(x: Any, out_type: str = "int32") -> tuple[int | None, ...]:
 
 
 def _size_of(shape: Any) -> tuple[int, ...]:
-    """A shape for reshape, in which one size may be open."""
+    """A shape for reshape, in which one size may be unknown."""
     sizes = [-1 if size is None else int(size) for size in (shape if isinstance(shape, Sequence) else [shape])]
     if sizes.count(-1) > 1:
         raise NotTranslated("it reshapes to several sizes that are not known")

@@ -1,4 +1,4 @@
-"""What a model file holds: which Keras wrote it, the model's configuration and its weights."""
+"""Reads what a model file holds: the version of Keras that wrote it, the model's configuration, its weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ZIP = b"PK"
 
 
 class Unreadable(ValueError):
-    """The file is no whole Keras model; the reason, to be put in brackets behind the file's name."""
+    """The file is not a complete Keras model. The message is the reason, written to stand in brackets."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class Saved:
     """A model file.
 
     Attributes:
-      path: where it is.
+      path: the file's local path.
       kind: `keras` for a zip archive or `h5` for HDF5, by its content, whatever its name.
-      version: of the Keras that wrote it; empty where the file does not say.
-      config: the model's configuration; None where the file has weights only.
+      version: the version of Keras that wrote it; empty if the file does not say.
+      config: the model's configuration; None if the file has only weights.
     """
 
     path: str
@@ -38,7 +38,7 @@ class Saved:
 
     @property
     def by_keras_2(self) -> bool:
-        """Whether it is of Keras 2 or older. Before 2.0, files did not say which Keras wrote them."""
+        """Whether Keras 2 or an older version wrote it. Before 2.0, files did not say their version."""
         return self.config is not None and not self.version.startswith("3")
 
     @contextlib.contextmanager
@@ -55,10 +55,10 @@ class Saved:
 
 
 def read_saved(path: str) -> Saved:
-    """Looks into a local file, and loads no model.
+    """Reads a local file's configuration, without loading the model.
 
     Raises:
-      Unreadable: it is neither a zip archive of Keras nor HDF5, or it is damaged.
+      Unreadable: the file is neither a Keras zip archive nor HDF5, or it is damaged.
     """
     try:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""The weights of a file of Keras 2, each into the variable it belongs to; all of them, or none without a sentence."""
+"""Assigns the weights in a Keras 2 file to the model's variables. A weight that does not fit is an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.models.keras2.saved import Saved
 
 # Where a .keras file keeps the layers of a model; the second until TensorFlow 2.13.
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
-# State of random generators, which nothing random asks for when a model is not trained.
+# The state of random generators, which is not used at inference.
 _GENERATORS = re.compile(r"StateVar|seed_generator|_random_generator|random_generator")
 
 _NAMES = frozenset("kernel bias gamma beta moving_mean moving_variance mean variance".split())
@@ -27,7 +27,7 @@ def fill(saved: Saved, built: Built) -> None:
     """Assigns the file's weights to a model that was built from its configuration.
 
     Raises:
-      NotTranslated: a weight is missing, too much, or of another shape or name.
+      NotTranslated: a weight is missing, unexpected, or has another shape or name.
     """
     with saved.weights() as group:
         if saved.kind == "h5":
@@ -36,7 +36,7 @@ def fill(saved: Saved, built: Built) -> None:
             _from_archive(group, built)
     for each in built.all():
         if isinstance(each.layer, keras.layers.Normalization):
-            each.layer.finalize_state()  # it computes with copies of its mean and variance
+            each.layer.finalize_state()  # the layer computes with copies of its mean and variance
 
 
 # ---- HDF5: a list of arrays for each layer of the outermost model
@@ -55,13 +55,13 @@ def _from_hdf5(group: h5py.Group, built: Built) -> None:
 
 
 def _arrays(group: h5py.Group) -> list[tuple[str, np.ndarray]]:
-    """A layer's weights with their names, without the state of random generators."""
+    """The names and values of a layer's weights, without the state of random generators."""
     names = [_text(name) for name in group.attrs.get("weight_names", _chunks(group.attrs, "weight_names"))]
     return [(name, np.asarray(group[name])) for name in names if not _GENERATORS.search(name)]
 
 
 def _chunks(attributes: Any, name: str) -> list[Any]:
-    """A list that was too long for one attribute and stands in several."""
+    """A list that was too long for one attribute and was split over several."""
     parts: list[Any] = []
     while f"{name}{len(parts)}" in attributes:
         parts.append(attributes[f"{name}{len(parts)}"])
@@ -73,16 +73,16 @@ def _text(value: Any) -> str:
 
 
 def _in_order(built: Built) -> list[Any]:
-    """The variables in the order in which Keras 2 lists a layer's weights: first those that are trained."""
+    """The variables in Keras 2's order of a layer's weights: the trainable ones come first."""
     trained, others = _split(built)
     return trained + others
 
 
 def _split(built: Built) -> tuple[list[Any], list[Any]]:
-    """What Keras 2 gives as `trainable_weights` and `non_trainable_weights`.
+    """The layer's `trainable_weights` and `non_trainable_weights` as Keras 2 lists them.
 
-    What is frozen gives all of its weights as the latter, its children one after the other; a frozen model gives those
-    of its children that are trained first.
+    A frozen layer lists all its weights as non-trainable, one child after the other. A frozen model lists the trainable
+    weights of its children first.
     """
     if built.layer is None:
         return [], []
@@ -99,7 +99,7 @@ def _once(layers: Iterable[Built]) -> list[Built]:
 
 
 def _split_layer(layer: keras.Layer, trainable: bool) -> tuple[list[Any], list[Any]]:
-    """The same for a layer that is no model; what it has inside follows its own."""
+    """`_split` for a layer that is not a model. The weights of inner layers follow its own."""
     own = set(map(id, [*layer._trainable_variables, *layer._non_trainable_variables]))
     weights = {id(variable) for variable in layer.weights}
     trained = [variable for variable in layer._trainable_variables if id(variable) in weights]
@@ -124,7 +124,7 @@ def _assign_all(built: Built, variables: Sequence[Any], arrays: Sequence[tuple[s
         known = [layers[part] for part in ("/".join(above), *above[-1:]) if part in layers]
         mine = str(variable.path).split("/")
         theirs = _RENAMED.get(last, last)
-        # Other names, such as a user's layer may give, say nothing.
+        # Any other name, such as one from a user's layer, proves nothing.
         wrong = {theirs, mine[-1]} <= _NAMES and theirs != mine[-1]
         if known and not any(part in mine for part in known):
             wrong = True
@@ -145,7 +145,7 @@ def _from_archive(group: h5py.Group, built: Built) -> None:
 
 
 class _Paths:
-    """The groups by path, with `/` between names also where Windows wrote a backslash."""
+    """The groups by path. The separator is `/`, also in files where Windows wrote a backslash."""
 
     def __init__(self, group: h5py.Group):
         self.datasets: dict[str, h5py.Dataset] = {}
@@ -164,7 +164,7 @@ class _Paths:
         return list(self._children.get(path, ()))
 
     def variables(self, path: str) -> list[np.ndarray]:
-        """A layer's own weights in their order."""
+        """The layer's own weights, in order."""
         start = _join(path, "vars")
         return [
             np.asarray(self.datasets[_join(start, key)])
@@ -182,7 +182,7 @@ def _join(*parts: str) -> str:
 
 
 def _fill_group(paths: _Paths, path: str, layer: Any, built: Built | None, filled: set[int]) -> None:
-    """Assigns what is under `path` to a layer and all that it has inside."""
+    """Assigns the weights under `path` to a layer and to its inner layers."""
     inner = None if built is None else built.inner
     if inner is not None:
         for container in _CONTAINERS:
@@ -207,17 +207,17 @@ def _fill_group(paths: _Paths, path: str, layer: Any, built: Built | None, fille
             _fill_group(paths, child, value, None, filled)
         elif isinstance(value, list | tuple | dict):
             values = list(value.values()) if isinstance(value, dict) else list(value)
-            _fill_models(paths, child, [_unrecorded(each) for each in values if isinstance(each, keras.Layer)], filled)
+            _fill_models(paths, child, [_unlisted(each) for each in values if isinstance(each, keras.Layer)], filled)
         else:
             raise NotTranslated(f"the layer {layer.name!r} has nothing called {name!r}, for which the file has weights")
 
 
-def _unrecorded(layer: keras.Layer) -> Built:
+def _unlisted(layer: keras.Layer) -> Built:
     return Built(layer.name, type(layer).__name__, layer)
 
 
 def _fill_models(paths: _Paths, path: str, layers: Sequence[Built], filled: set[int]) -> None:
-    """Assigns to the layers of a list the groups that are named for their classes, in order."""
+    """Assigns groups to the layers of a list. Groups are named after the layers' classes, and matched in order."""
     by_class: dict[str, list[Built]] = {}
     for each in _once(layers):
         by_class.setdefault(_snake_case(each.kind.rsplit(">", 1)[-1]), []).append(each)
@@ -231,7 +231,7 @@ def _fill_models(paths: _Paths, path: str, layers: Sequence[Built], filled: set[
         weighty = [each for each in members if each.layer is not None and each.layer.weights]
         if not weighty:
             continue
-        # With as many groups as layers, each has its own; some versions leave out those without weights.
+        # If there are as many groups as layers, each layer has one. Some versions leave out layers without weights.
         takers = members if len(found) == len(members) else weighty
         if len(found) != len(takers):
             raise NotTranslated(
