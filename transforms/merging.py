@@ -1,4 +1,4 @@
-"""The second pass over an output's files: merged statistics, and images ranked by similarity to their class."""
+"""Reads the committed units again: merges their statistics and ranks images by similarity to their class."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from transforms.output import Output, read_table
 from transforms.statistics import DATASET, ClassStatistics, Digest, IdCounts, Ranking, cosine, merged
 from transforms.unit import Receipt, Unit
 
-# The output of `rank_by_similarity` with the units' ids.
+# The tagged output of `rank_by_similarity` with the ids' counts.
 IDS = "ids"
 
 
 def rank_by_similarity(
     receipt: Receipt, output: Output, digests: Sequence[Digest]
 ) -> Iterator[tuple[int, Ranking] | beam.pvalue.TaggedOutput]:
-    """Ranks a committed unit's images by how like their coarse map is to their class's mean one.
+    """Ranks a committed unit's images by the similarity of their coarse map to their class's mean coarse map.
 
-    Yields the class and its ranking, and to the output `IDS` the `IdCounts` of the images.
+    Yields each class with its ranking, and in the output `IDS` the `IdCounts` of the images.
     """
     table = read_table(output.part("maps", receipt.unit), ["image_id", "index", "target", "coarse_map"])
     targets = table["target"].to_numpy()
     ids = table["image_id"].to_pylist()
     if not ids:
         return
-    # An image that is explained for several classes has as many rows, one after the other.
+    # An image that is explained for several classes has several rows, one after the other.
     index = table["index"].to_numpy()
     yield beam.pvalue.TaggedOutput(IDS, IdCounts.of(ids[i] for i in np.flatnonzero(np.diff(index, prepend=-1))))
     coarse = table["coarse_map"].combine_chunks().flatten().to_numpy().reshape(len(ids), -1)
@@ -40,10 +40,11 @@ def rank_by_similarity(
 
 
 def merge_block(block: int, units: Iterable[Unit], output: Output) -> dict[int, ClassStatistics]:
-    """The statistics of a block of classes, merged from the units' partial ones on disk, one after the other.
+    """Merges the statistics of a block of classes from the units' partial statistics on disk, one unit after the other.
 
-    They do not travel through the runner, which would hold those of all classes and units at once, several times over
-    (measured: 1,000 classes in 8 units took 1.4 GB more than 10).
+    Partial statistics do not travel through the runner. It would hold those of all classes and units at once, several
+    times over (measured: 1,000 classes in 8 units took 1.4 GB more than 10).
     """
-    ordered = sorted(units, key=lambda unit: (unit.shard.path, unit.start))  # sums are then the same in every run
+    # The order is fixed, so that the sums are the same in every run.
+    ordered = sorted(units, key=lambda unit: (unit.shard.path, unit.start))
     return merged(part for unit in ordered for part in output.read_partials(unit, block))

@@ -15,7 +15,7 @@ from pipeline.config import Config, ConfigError
 from tests.samples import configuration, encoded_images
 from tests.shards import write_tfrecord
 from tests.transforms.fullgrad.networks import randomize
-from tests.transforms.test_model import refusal, spec
+from tests.transforms.models.test_model import refusal, spec
 from transforms.models import LoadedModel, fingerprint_of
 
 CONSOLE = pathlib.Path(sys.executable).parent / "fullgrad"

@@ -14,8 +14,8 @@ import pytest
 import tf_keras
 
 from tests.field import keras2_models as models
-from tests.transforms.test_model import network, refusal, spec
-from tests.transforms.test_model import saved as saved_by_keras_3
+from tests.transforms.models.test_model import network, refusal, spec
+from tests.transforms.models.test_model import saved as saved_by_keras_3
 from transforms.fullgrad import full_gradients
 from transforms.models import LoadedModel, fingerprint_of
 

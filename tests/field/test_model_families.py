@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 from tests.transforms.fullgrad.networks import images, randomize
-from tests.transforms.test_model import refusal, saved, spec
+from tests.transforms.models.test_model import refusal, saved, spec
 from transforms.fullgrad import CannotExpose, expose, full_gradients
 from transforms.models import LoadedModel
 

@@ -1,4 +1,4 @@
-"""From the bytes of an image to what the model takes: decode, resize, preprocess, and do so ahead of the compute."""
+"""Turns encoded images into the arrays that the model takes: decodes, resizes and preprocesses them."""
 
 from transforms.images.ahead import decode_ahead
 from transforms.images.decode import EXIF, FORMATS, Exif, decode_image, resize_image

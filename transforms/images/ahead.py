@@ -1,4 +1,4 @@
-"""Reads and decodes ahead of the compute, in threads."""
+"""Reads and decodes images in threads, ahead of the compute."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ U = TypeVar("U")
 
 
 def decode_ahead(items: Iterable[T], decode: Callable[[T], U], *, threads: int, ahead: int) -> Generator[U, None, None]:
-    """Yields decode(item) for each item, in order, computed in threads while the consumer is busy with earlier ones.
+    """Yields decode(item) for each item, in order. Threads compute it while the consumer works on earlier results.
 
-    One background thread of its own advances `items`, so that reading overlaps with the compute too, and no two threads
-    read at once. What is wrong with one item is `decode`'s to return, as a value of U: here an exception, of `items` or
-    of `decode`, ends the iteration. Nothing starts before the first result is asked for. When the consumer stops early
-    (closes the generator, or lets go of it), what is not begun is dropped, and all threads have ended when the
-    generator has; that waits for the item that is being read and those being decoded.
+    One background thread reads `items`, so reading also overlaps with the compute, and two threads never read at once.
+    An exception of `items` or `decode` ends the iteration; `decode` should return a problem with one item as a value of
+    U. Nothing starts before the first result is requested. If the consumer stops early (closes or drops the generator),
+    items that are not yet started are dropped. All threads end before the generator does, after the items that they are
+    reading or decoding.
 
     Args:
-      items: read lazily, from one thread that is not the caller's.
-      decode: called from `threads` threads at once.
-      threads: how many decode, at least 1.
-      ahead: how many items may have been read that the consumer has not been given, at least 1.
+      items: the input. Another thread reads it, lazily.
+      decode: the function. `threads` threads call it at once.
+      threads: the number of threads that decode, at least 1.
+      ahead: how many items may be read before the consumer gets them, at least 1.
 
     Raises:
-      whatever `items` or `decode` raises, at its place in the order: after the results of all items before.
+      the exception of `items` or `decode`, after the results of all items before it.
     """
     in_order: queue.SimpleQueue[Future[U] | None] = queue.SimpleQueue()
-    room = threading.Semaphore(ahead - 1)  # for the items after the first one, which is read in any case
+    room = threading.Semaphore(ahead - 1)  # for the items after the first, which is always read
     stopped = threading.Event()
     decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
@@ -49,8 +49,8 @@ def decode_ahead(items: Iterable[T], decode: Callable[[T], U], *, threads: int, 
         else:
             in_order.put(None)
 
-    # A daemon, unlike an executor's thread: a generator that is never finished must not keep the interpreter from
-    # exiting while this waits for room.
+    # A daemon thread, unlike an executor's: if a generator is never finished, its reader waits for room for ever, and
+    # must not keep the interpreter from exiting.
     reader = threading.Thread(target=read, name="read-ahead", daemon=True)
     reader.start()
     try:

@@ -1,4 +1,4 @@
-"""Makes of pixels what the model was trained on: the scaling that its own preprocessing does, bit for bit."""
+"""Scales pixels as the model's own preprocessing does, bit for bit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-# uint8 [N, H, W, C] → float32 [N, H, W, C]; leaves its input as it is.
+# uint8 [N, H, W, C] → float32 [N, H, W, C]; does not change its input.
 Preprocessing: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 MODES = ("tf", "torch", "caffe")
@@ -21,11 +21,11 @@ MODES = ("tf", "torch", "caffe")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Affine:
-    """(x / divide − mean) / std in float32, one operation after the other; a step that is None is left out.
+    """Computes (x / divide − mean) / std in float32, one operation after the other. A step that is None is skipped.
 
     Attributes:
-      divide: a number for all channels.
-      mean, std: a number for each channel.
+      divide: one number for all channels.
+      mean, std: one number per channel.
     """
 
     divide: float | None = None
@@ -42,14 +42,15 @@ class Affine:
         """Scales a batch.
 
         Raises:
-          ValueError: mean or std has not as many values as the images have channels.
+          ValueError: mean or std does not have one value per channel.
         """
         channels = pixels.shape[-1]
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != channels:
                 raise ValueError(f"scale.{name} is for images of {len(values)} channels, but these have {channels}")
         scaled = pixels.astype(np.float32)
-        # Row by row of pixels, with the channels' numbers repeated: NumPy is ten times slower over three at a time.
+        # Works on whole rows of pixels, with the channels' numbers repeated. NumPy is ten times slower on three at a
+        # time.
         rows, width = scaled.reshape(-1, pixels.shape[-2] * channels), pixels.shape[-2]
         if self.divide is not None:
             rows /= np.float32(self.divide)
@@ -62,11 +63,11 @@ class Affine:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KerasPreprocessing:
-    """What Keras' own `preprocess_input` makes of the pixels.
+    """Keras' own `preprocess_input`.
 
     Attributes:
-      module: the module under `keras.applications` whose `preprocess_input` it is.
-      mode: the argument that `imagenet_utils` takes; None for a family, which has its own.
+      module: the module of `keras.applications` that has the `preprocess_input`.
+      mode: the argument `mode` of `imagenet_utils`; None for a family's own function.
     """
 
     module: str
@@ -76,32 +77,32 @@ class KerasPreprocessing:
         """Preprocesses a batch.
 
         Raises:
-          ValueError: the images have too few channels for it.
+          ValueError: the images have too few channels.
         """
         preprocess_input = importlib.import_module(f"keras.applications.{self.module}").preprocess_input
         mode = {} if self.mode is None else {"mode": self.mode}
         try:
-            # A float32 copy, because Keras writes into the array that it is given. The data format is said, because its
-            # default is a global setting that somebody may have changed.
+            # A float32 copy, because Keras writes into its argument. The data format is given, because its default is a
+            # global setting that somebody may have changed.
             scaled = preprocess_input(pixels.astype(np.float32), data_format="channels_last", **mode)
         except IndexError as error:
             name, channels = self.mode or self.module, pixels.shape[-1]
             raise ValueError(f"scale {name} is for images of 3 channels, but these have {channels}") from error
-        # "caffe" turns RGB into BGR by a view that runs backwards, which every later copy would pay for.
+        # "caffe" turns RGB into BGR with a reversed view, which would slow down every later copy.
         return np.ascontiguousarray(scaled)
 
 
 def preprocessing(scale: str | Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing that a configuration's `scale` names; small, hashable and cheap to pickle.
+    """The preprocessing that a configuration's `scale` names. It is small, hashable and cheap to pickle.
 
     Args:
-      scale: `none` (float32 as is); `tf`, `torch` or `caffe` (the modes of Keras' `imagenet_utils`); a family or an
-        application of `keras.applications`, in any case (`resnet_v2`, `ResNet50V2`); or a mapping with any of `divide`,
-        `mean` and `std`: see `Affine`. Some families (ConvNeXt, EfficientNet, MobileNetV3) preprocess inside the model
-        and leave the pixels as they are.
+      scale: `none` (the pixels as float32); `tf`, `torch` or `caffe` (the modes of Keras' `imagenet_utils`); a family
+        or an application of `keras.applications`, in upper or lower case (`resnet_v2`, `ResNet50V2`); or a mapping with
+        any of `divide`, `mean` and `std`: see `Affine`. Some families (ConvNeXt, EfficientNet, MobileNetV3) preprocess
+        inside the model, and their function does not change the pixels.
 
     Raises:
-      ValueError: there is no such scale; the message has the nearest name.
+      ValueError: there is no such scale; the message gives the nearest name.
     """
     if isinstance(scale, Mapping):
         return _affine(scale)
@@ -117,10 +118,10 @@ def preprocessing(scale: str | Mapping[str, Any]) -> Preprocessing:
 
 
 def application_family(name: str) -> str:
-    """The module under `keras.applications` that an application is from, itself a `scale`: ResNet50V2 → resnet_v2.
+    """The module of `keras.applications` that defines an application: ResNet50V2 → resnet_v2. It is also a `scale`.
 
     Raises:
-      ValueError: there is no such application; the message has the nearest name.
+      ValueError: there is no such application; the message gives the nearest name.
     """
     families = _families()
     if name.lower() not in families:
@@ -147,8 +148,8 @@ def _unknown(name: str, known: Sequence[str] | Mapping[str, str]) -> str:
 
 @functools.cache
 def _families() -> dict[str, str]:
-    """Lower-case names of the families and of their applications, each with its family's module."""
-    import keras  # here, because it takes seconds and most scales do without
+    """The families' and applications' names in lower case, each with its family's module."""
+    import keras  # imported here because it takes seconds, and most scales do not need it
 
     applications = vars(keras.applications)
     families = {
@@ -156,7 +157,7 @@ def _families() -> dict[str, str]:
         for name, member in applications.items()
         if hasattr(member, "preprocess_input") and name != "imagenet_utils"
     }
-    # An application's own module is the private one that defines it, of the same name as the public one.
+    # An application's `__module__` is the private module that defines it. It has the same name as the public one.
     return families | {
         name.lower(): member.__module__.rsplit(".", 1)[-1]
         for name, member in applications.items()

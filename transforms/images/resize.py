@@ -1,4 +1,4 @@
-"""How an image gets the size that the model takes."""
+"""Resizes images to the size that the model takes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ FILTERS = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Resize:
-    """How an image of any size gets the size that the model takes.
+    """How an image of any size is resized to the model's size.
 
-    An image that has the size it would be resampled to keeps its pixels, bit for bit. All filters but `nearest` are
-    Pillow's, which average over the source pixels when they shrink; `tf.image.resize` by default does not.
+    An image that already has the right size keeps its pixels, bit for bit. All filters but `nearest` are Pillow's. They
+    average over the source pixels when they shrink an image; `tf.image.resize` does not by default.
 
     Attributes:
-      shape: (height, width) in pixels that come out; None stands for the model's input, filled in by `for_input`.
-      how: `stretch` resizes straight to `shape`, whatever the aspect ratio. `center_crop` resizes the short side to
-        `short_side` and cuts `shape` out of the middle, with torchvision's roundings: the long side is
-        int(short_side · long / short), rounded down, and the crop begins at round((side − crop) / 2), halves to the
-        even number.
-      short_side: pixels, at least the larger side of `shape`; None: round(max(shape) / 0.875), for 224 the usual 256.
+      shape: (height, width) of the result in pixels. None is the model's input size; `for_input` fills it in.
+      how: `stretch` resizes to `shape` and ignores the aspect ratio. `center_crop` resizes the short side to
+        `short_side` and cuts `shape` out of the middle. It rounds as torchvision does: the long side is
+        int(short_side · long / short), rounded down. The crop begins at round((side − crop) / 2); halves are rounded to
+        the even number.
+      short_side: pixels, at least the larger side of `shape`. None is round(max(shape) / 0.875), the usual 256 for 224.
       filter: one of `FILTERS`.
     """
 
@@ -55,15 +55,15 @@ class Resize:
             raise ValueError(f"short_side is {self.short_side}, less than the crop's larger side, {self.shape}")
 
     def for_input(self, shape: tuple[int, int]) -> Resize:
-        """This, with `shape` (height, width) where it leaves the shape to the model."""
+        """The same with `shape` (height, width), if its own shape is None."""
         return self if self.shape is not None else dataclasses.replace(self, shape=shape)
 
 
 def resized(image: Image.Image, resize: Resize) -> Image.Image:
-    """The image at the size that `resize` says; `resize` has a shape.
+    """Resizes an image. `resize` must have a shape.
 
     Raises:
-      UndecodableImage: the image is too large once it is resized.
+      UndecodableImage: the resized image is too large.
     """
     assert resize.shape is not None
     height, width = resize.shape
@@ -72,7 +72,7 @@ def resized(image: Image.Image, resize: Resize) -> Image.Image:
     short_side = resize.short_side or round(max(resize.shape) / 0.875)
     short = min(image.size)
     resized_width, resized_height = (int(short_side * side / short) for side in image.size)
-    # A strip of one pixel's height can be small as it comes and huge when it is as high as the model wants.
+    # A strip one pixel high may be small in the file and huge once it is as high as the model needs.
     check_size(resized_width, resized_height)
     left, top = round((resized_width - width) / 2), round((resized_height - height) / 2)
     resized = image.resize((resized_width, resized_height), FILTERS[resize.filter])

@@ -1,4 +1,4 @@
-"""What maps say in numbers: the figures of one map, and per class the statistics of many."""
+"""Figures of single maps, and statistics of many maps per class."""
 
 from transforms.statistics.accumulators import (
     DATASET,

@@ -1,4 +1,4 @@
-"""Statistics of many maps, per class, that merge in any order to the same."""
+"""Accumulates statistics of maps per class. They merge in any order to the same result."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ import numpy as np
 
 from transforms.statistics.figures import COARSE, FIGURES, resample, unit_mass
 
-# The row of `classes.parquet` that is about all maps.
+# Stands for all classes together: the row of `classes.parquet` about all maps.
 DATASET = -1
 
-# Quantiles are exact for as many maps; beyond, they are those of a uniform sample of this size, whose error in rank is
-# √(q(1−q)/size): at most 1.1 percentage points for a class and 0.2 for the dataset.
+# Quantiles are exact up to so many maps. For more maps they come from a uniform sample of this size, whose error in
+# rank is √(q(1−q)/size): at most 1.1 percentage points for a class and 0.2 for the dataset.
 SAMPLE_OF_CLASS = 2_048
 SAMPLE_OF_DATASET = 65_536
 
-# As many bytes of values are worked on together as keep the intermediate results in the cache.
-_BYTES_TOGETHER = 1 << 20
+# The moments of so many bytes are computed at once: the intermediate results then stay in the cache.
+_BYTES_AT_ONCE = 1 << 20
 
-# Maps on the classes' grid are gathered to so much before they are merged into the statistics.
-_GATHERED_BYTES = 8 << 20
+# So many bytes of maps, on the classes' grid, are collected before they are merged into the statistics.
+_PENDING_BYTES = 8 << 20
 
-EXTREMES = 10  # image ids kept at either end of a ranking
+EXTREMES = 10  # the number of image ids at each end of a ranking
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MapRows:
-    """The rows of one batch, as the statistics take them; N rows, one per image and explained class.
+    """One batch's rows for the statistics: N rows, one per image and explained class.
 
     Attributes:
-      targets: int64 [N].
-      labels: int64 [N], −1 where not known.
-      predicted: int64 [N].
-      first: bool [N], whether the row is its image's first, so that images are counted once.
+      targets: int64 [N], the explained classes.
+      labels: int64 [N], −1 for an unknown label.
+      predicted: int64 [N], the predicted classes.
+      first: bool [N], whether the row is its image's first one. Images are counted by it.
       image_ids: N strings.
-      keys: uint64 [N] from `sample_key`.
-      logits, probabilities: float32 [N], of the target; logits are NaN where the model has none.
-      completeness: float32 [N], the completeness error; NaN where the method has none.
+      keys: uint64 [N], from `sample_key`.
+      logits, probabilities: float32 [N], of the target. Logits are NaN if the model has none.
+      completeness: float32 [N], the completeness error; NaN if the method has none.
       maps: float32 [N, H, W], not yet of unit mass.
-      coarse: float32 [N, COARSE, COARSE], of the maps at unit mass.
-      figures: float32 [N, len(FIGURES)] of the maps.
+      coarse: float32 [N, COARSE, COARSE], the coarse maps, of unit mass.
+      figures: float32 [N, len(FIGURES)], the maps' figures.
     """
 
     targets: np.ndarray
@@ -63,14 +63,14 @@ class MapRows:
 
 
 def sample_key(shard: str, index: int, target: int) -> int:
-    """A 64-bit number that depends on the row alone, as good as random: the rows with the least ones are the sample."""
+    """A pseudo-random 64-bit number that depends only on the row. The rows with the smallest keys are the sample."""
     text = f"{shard}\n{index}\n{target}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 @dataclasses.dataclass(slots=True)
 class Moments:
-    """Count, mean and sum of squared deviations of arrays of one shape; merges exactly (Chan et al. 1979)."""
+    """Count, mean and sum of squared deviations of arrays of one shape. They merge exactly (Chan et al. 1979)."""
 
     count: int
     mean: np.ndarray
@@ -78,8 +78,8 @@ class Moments:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Moments:
-        """Of values [N, …]; float64."""
-        together = max(1, _BYTES_TOGETHER // max(1, 8 * math.prod(values.shape[1:])))
+        """The moments of values [N, …], in float64."""
+        together = max(1, _BYTES_AT_ONCE // max(1, 8 * math.prod(values.shape[1:])))
         if len(values) > together:
             whole = cls.of(values[:together])
             for start in range(together, len(values), together):
@@ -87,7 +87,7 @@ class Moments:
             return whole
         values = np.asarray(values, np.float64)
         if not len(values):
-            # Views of one zero: of a thousand classes, most have no maps of wrong images.
+            # Views of a single zero, to save memory: most of a thousand classes have no maps of wrong images.
             return cls(0, *(np.broadcast_to(0.0, values.shape[1:]) for _ in range(2)))
         mean = values.mean(axis=0)
         deviations = values - mean
@@ -101,23 +101,23 @@ class Moments:
             return
         count = self.count + other.count
         delta = other.mean - self.mean
-        # In place: new arrays for every class and batch would leave the heap in pieces.
+        # In place: new arrays for every class and batch would fragment the heap.
         self.squares += other.squares
         self.squares += np.square(delta) * (self.count * other.count / count)
         self.mean += delta * (other.count / count)
         self.count = count
 
     def std(self) -> np.ndarray:
-        """The population's standard deviation; NaN of nothing."""
+        """The population's standard deviation; NaN without values."""
         return np.sqrt(self.squares / self.count) if self.count else np.full_like(self.squares, np.nan)
 
 
 @dataclasses.dataclass(slots=True)
 class Sample:
-    """The rows with the smallest keys: a uniform sample without replacement that merges in any order to the same.
+    """The rows with the smallest keys: a uniform sample without replacement. It merges in any order to the same sample.
 
     Attributes:
-      size: the most rows that are kept.
+      size: the largest number of rows that are kept.
       keys: uint64 [n], ascending.
       rows: float32 [n, columns].
     """
@@ -138,7 +138,7 @@ class Sample:
 
 @dataclasses.dataclass(slots=True)
 class Ranking:
-    """The image ids with the highest and the lowest scores, best first; ties by id, so that order does not matter."""
+    """The image ids with the highest and the lowest scores, most extreme first. Ties are ordered by id."""
 
     top: list[tuple[float, str]] = dataclasses.field(default_factory=list)
     bottom: list[tuple[float, str]] = dataclasses.field(default_factory=list)
@@ -163,18 +163,18 @@ def _lowest(pairs: list[tuple[float, str]]) -> list[tuple[float, str]]:
 
 @dataclasses.dataclass(slots=True)
 class ClassStatistics:
-    """Statistics of the maps that explain one class (or of all, for `DATASET`); partial until everything is merged.
+    """Statistics of the maps that explain one class, or of all maps for `DATASET`. Partial until all parts are merged.
 
     Attributes:
-      labelled: images whose label is the class; of the dataset, that have a label.
-      correct: those of them whose prediction is their label.
-      logit, probability: of the target, of every row.
-      map, coarse: unit-mass maps, [grid, grid] and [COARSE, COARSE], of the rows whose map has mass.
-      wrong: the same [grid, grid] of rows whose label is known and another class.
-      figures: [len(FIGURES)], of the rows whose map has mass.
-      sample: columns are `FIGURES` and the completeness error.
-      largest_error: the largest completeness error; 0 where no row has one.
-      by_logit: the images with the highest and lowest logits, or probabilities where there are no logits.
+      labelled: the number of images whose label is the class; for the dataset, of images with a label.
+      correct: how many of them are predicted correctly.
+      logit, probability: of the target, over all rows.
+      map, coarse: of unit-mass maps, [grid, grid] and [COARSE, COARSE], over the rows whose map has mass.
+      wrong: of unit-mass maps [grid, grid], over the rows whose label is known and is another class.
+      figures: [len(FIGURES)], over the rows whose map has mass.
+      sample: its columns are `FIGURES` and the completeness error.
+      largest_error: the largest completeness error; 0 if no row has one.
+      by_logit: the images with the highest and lowest logits, or probabilities if there are no logits.
     """
 
     labelled: int
@@ -219,30 +219,32 @@ class ClassStatistics:
 
 
 class PartialStatistics:
-    """The statistics per class of the rows that were added so far; one unit's, usually.
+    """The statistics per class of all rows that were added so far, usually of one unit.
 
-    Rows are gathered before they are sorted by class, as every class that a batch has costs the same again.
+    Rows are collected over several batches before they are sorted by class: the cost is per class and merge, however
+      few
+    rows a class has.
 
     Args:
-      grid: side of the maps that are averaged.
+      grid: the side of the maps that are averaged.
     """
 
     def __init__(self, grid: int):
         self.grid = grid
         self._classes: dict[int, ClassStatistics] = {}
-        self._gathered: list[_Gathered] = []
+        self._pending: list[_PendingRows] = []
 
     @property
     def classes(self) -> dict[int, ClassStatistics]:
-        """The statistics of each class of which something was added."""
+        """The statistics of each class that has rows."""
         self._merge()
         return self._classes
 
     def add(self, rows: MapRows) -> None:
         if not len(rows.targets):
             return
-        self._gathered.append(
-            _Gathered(
+        self._pending.append(
+            _PendingRows(
                 targets=rows.targets,
                 labels=rows.labels,
                 predicted=rows.predicted,
@@ -257,7 +259,7 @@ class PartialStatistics:
                 figures=rows.figures,
             )
         )
-        if sum(each.fine.nbytes for each in self._gathered) >= _GATHERED_BYTES:
+        if sum(each.fine.nbytes for each in self._pending) >= _PENDING_BYTES:
             self._merge()
 
     def _of(self, class_index: int) -> ClassStatistics:
@@ -266,11 +268,11 @@ class PartialStatistics:
         return self._classes[class_index]
 
     def _merge(self) -> None:
-        """Adds what was gathered to the classes."""
-        if not self._gathered:
+        """Merges the pending rows into the classes' statistics."""
+        if not self._pending:
             return
-        rows = _Gathered.join(self._gathered)
-        self._gathered = []
+        rows = _PendingRows.join(self._pending)
+        self._pending = []
         by_class = np.argsort(rows.targets, kind="stable")
         found, starts = np.unique(rows.targets[by_class], return_index=True)
         groups = list(zip(found.tolist(), np.split(by_class, starts[1:]), strict=True))
@@ -311,8 +313,8 @@ class PartialStatistics:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Gathered:
-    """Rows that are not yet merged; as in `MapRows`, with the maps at unit mass on the classes' grid."""
+class _PendingRows:
+    """Rows that are not merged yet: as in `MapRows`, with `fine` maps of unit mass on the classes' grid."""
 
     targets: np.ndarray
     labels: np.ndarray
@@ -328,14 +330,13 @@ class _Gathered:
     figures: np.ndarray
 
     @classmethod
-    def join(cls, parts: Sequence[_Gathered]) -> _Gathered:
+    def join(cls, parts: Sequence[_PendingRows]) -> _PendingRows:
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def merged(parts: Iterable[tuple[int, ClassStatistics]]) -> dict[int, ClassStatistics]:
-    """Partial statistics of classes, merged by class; in any order the same up to float64 rounding. `parts` stay as
-    they are."""
+    """Merges partial statistics by class and does not change `parts`. The order matters only to float64 rounding."""
     classes: dict[int, ClassStatistics] = {}
     for class_index, statistics in parts:
         if class_index not in classes:
@@ -345,7 +346,7 @@ def merged(parts: Iterable[tuple[int, ClassStatistics]]) -> dict[int, ClassStati
 
 
 class MergeRankings(beam.CombineFn):
-    """Merges the rankings of one class."""
+    """Merges the rankings of one class, as a Beam combiner."""
 
     def create_accumulator(self) -> Ranking:
         return Ranking()

@@ -1,4 +1,4 @@
-"""The finished statistics: one row per class, made of merged statistics and of how the classes compare."""
+"""Makes the finished row of a class from its merged statistics and the comparison with other classes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from transforms.statistics.figures import FIGURES
 
 _QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
 
-# The figures in which shortcuts show: what lies in a corner or along the border is seldom the object.
+# The figures that reveal shortcuts: the object is seldom in a corner or along the border.
 SUSPICIOUS = ("border_mass", "corner_mass")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Digest:
-    """What other classes, and the similarity ranking, need to know of one.
+    """The small part of a class's statistics that other classes and the similarity ranking need.
 
     Attributes:
-      class_index: the class; `DATASET` for all.
-      images: its maps.
+      class_index: the class; `DATASET` for all classes together.
+      images: the number of its maps.
       labelled, correct: as in `ClassStatistics`.
-      means: float64 [len(FIGURES)], NaN where no map has mass.
-      coarse: float64 [14, 14], the mean map.
-      map: float64 [grid, grid], the mean map; of the dataset alone, None of a class.
-      errors: float64 [n], the sample's completeness errors, without those that a method does not have; of the dataset
-        alone, None of a class.
-      largest_error: the largest completeness error; 0 where there are none.
+      means: float64 [len(FIGURES)], the mean figures; NaN if no map has mass.
+      coarse: float64 [14, 14], the mean coarse map.
+      map: float64 [grid, grid], the mean map. Only for the dataset; None for a class.
+      errors: float64 [n], the sample's completeness errors without NaN. Only for the dataset; None for a class.
+      largest_error: the largest completeness error; 0 if there are none.
     """
 
     class_index: int
@@ -64,11 +63,11 @@ class Digest:
 def z_score(figure: str, class_index: int, digests: Iterable[Digest]) -> float | None:
     """How many standard deviations a class's mean figure lies above the other classes' means.
 
-    Mean and sample standard deviation (n − 1) are those of the others, so that a class cannot hide behind itself. None
-    where fewer than two others have maps, or they are all alike.
+    Mean and sample standard deviation (n − 1) are computed without the class itself, so that it cannot hide behind its
+    own value. None if fewer than two other classes have maps, or if their means are all equal.
     """
     column = FIGURES.index(figure)
-    # One figure is finite where all are, and looking at one is what makes a thousand classes quick to compare.
+    # If one figure is finite, all are. Checking only one keeps the comparison of a thousand classes fast.
     means = {d.class_index: d.means[column] for d in digests if d.class_index != DATASET and isfinite(d.means[column])}
     own = means.pop(class_index, None)
     others = np.asarray(list(means.values()))
@@ -78,7 +77,7 @@ def z_score(figure: str, class_index: int, digests: Iterable[Digest]) -> float |
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between maps a [N, …] and one map b […]; float64 [N], NaN where one has no mass."""
+    """The cosine of the angle between each map of a [N, …] and the map b […]: float64 [N], NaN without mass."""
     flat, other = a.reshape(len(a), -1).astype(np.float64), b.ravel().astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         return flat @ other / (np.linalg.norm(flat, axis=1) * np.linalg.norm(other))
@@ -91,7 +90,7 @@ def class_row(
     rankings: Mapping[int, Ranking],
     class_names: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """One row of `parts.CLASSES`."""
+    """One row of `output.CLASSES`."""
     dataset = next((d for d in digests if d.class_index == DATASET), None)
     has_maps = statistics.map.count > 0
     mean_map = statistics.map.mean
@@ -129,7 +128,7 @@ def class_row(
 
 
 def _completeness_errors(statistics: ClassStatistics) -> np.ndarray:
-    """The sample's completeness errors, float64 [n]; those that are NaN, of methods without an account, left out."""
+    """The sample's completeness errors without NaN, float64 [n]. Methods that do not decompose the logit have none."""
     errors = statistics.sample.rows[:, -1].astype(np.float64)
     return errors[~np.isnan(errors)]
 
@@ -138,7 +137,7 @@ def _figure_columns(statistics: ClassStatistics) -> dict[str, float | None]:
     columns: dict[str, float | None] = {}
     std = statistics.figures.std()
     rows = statistics.sample.rows[:, : len(FIGURES)].astype(np.float64)
-    rows = rows[np.isfinite(rows).all(axis=1)]  # as in the means: a map without mass has no figures
+    rows = rows[np.isfinite(rows).all(axis=1)]  # as for the means: a map without mass has no figures
     for i, name in enumerate(FIGURES):
         columns[f"{name}_mean"] = float(statistics.figures.mean[i]) if statistics.figures.count else None
         columns[f"{name}_std"] = float(std[i]) if statistics.figures.count else None

@@ -1,10 +1,10 @@
-"""The figures of one map: what a map says in numbers, and maps at another size or at unit mass."""
+"""Computes the figures of maps, and resamples and normalizes maps."""
 
 from __future__ import annotations
 
 import numpy as np
 
-COARSE = 14  # side of the maps that SQL compares, and by which images are ranked against their class
+COARSE = 14  # the side of the coarse maps, which SQL compares and images are ranked by
 
 FIGURES = (
     "total",
@@ -21,26 +21,27 @@ FIGURES = (
     "peak_x",
 )
 
-# As many pixels of maps are worked on together as keep the intermediate results in the cache.
-_PIXELS_TOGETHER = 1 << 16
+# The figures of so many pixels are computed at once: the intermediate results then stay in the cache.
+_PIXELS_AT_ONCE = 1 << 16
 
-_ENDS = slice(0, 2), slice(3, 5)  # of the cells between 0, 0.1, 0.2, 0.8, 0.9 and 1: the first and the last fifth
+# Of the cells between 0, 0.1, 0.2, 0.8, 0.9 and 1: those in the first and in the last fifth of a side.
+_OUTER_FIFTHS = slice(0, 2), slice(3, 5)
 
 
 def resample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Maps [N, H, W] to [N, *size] by the area that cells share; every map keeps its sum."""
+    """Resamples maps [N, H, W] to [N, *size] by the area that cells share. Every map keeps its sum."""
     rows, columns = (np.arange(new + 1) * (old / new) for old, new in zip(maps.shape[1:], size, strict=True))
     return _sums_over_cells(maps, rows, columns)
 
 
 def _sums_over_cells(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Sums of maps [N, H, W] over a grid of cells, to which a pixel that an edge cuts adds its part.
+    """Sums maps [N, H, W] over the cells of a grid. A pixel that an edge cuts is divided by area.
 
     Args:
-      rows, columns: the cells' edges in pixels, ascending, from 0 to H and to W.
+      rows, columns: the cells' edges in pixels, ascending, from 0 to H and from 0 to W.
 
     Returns:
-      Of the maps' type, [N, len(rows) − 1, len(columns) − 1].
+      [N, len(rows) − 1, len(columns) − 1], with the maps' dtype.
     """
     for axis, edges in ((1, rows), (2, columns)):
         pixels = maps.shape[axis]
@@ -48,11 +49,11 @@ def _sums_over_cells(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) ->
             shares = _shares(edges, pixels).astype(maps.dtype)
             maps = shares @ maps if axis == 1 else maps @ shares.T
             continue
-        # Not as a product with a matrix of zeros, mostly: NumPy's BLAS would spread it over threads, which spin for a
-        # while after it and take the cores from the model.
+        # Not a product with a mostly empty matrix: NumPy's BLAS would use threads, which keep spinning afterwards and
+        # take the cores from the model.
         first = np.minimum((edges + 1e-9).astype(int), pixels - 1)  # the pixel that each edge cuts
-        before = np.clip(edges - first, 0, 1).astype(maps.dtype)  # how much of it
-        before[-1] = 0  # the last pixel is whole, and summed whole
+        before = np.clip(edges - first, 0, 1).astype(maps.dtype)  # how much of it lies before the edge
+        before[-1] = 0  # the last pixel is not cut
         sums = np.add.reduceat(maps, first[:-1], axis=axis)
         if before.any():
             shape = [-1 if a == axis else 1 for a in range(maps.ndim)]
@@ -64,13 +65,13 @@ def _sums_over_cells(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) ->
 
 
 def _shares(edges: np.ndarray, pixels: int) -> np.ndarray:
-    """How much of each of `pixels` pixels lies between each edge and the next. float64 [len(edges) − 1, pixels]."""
+    """How much of each pixel lies between each edge and the next: float64 [len(edges) − 1, pixels]."""
     at = np.arange(pixels)
     return np.clip(np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at), 0, None)
 
 
 def unit_mass(maps: np.ndarray) -> np.ndarray:
-    """Maps [N, H, W] over the sum of their absolute values; a map of zeros stays one."""
+    """Maps [N, H, W] divided by the sums of their absolute values. A map of zeros stays zero."""
     mass = np.abs(maps).sum(axis=(1, 2), keepdims=True)
     return np.divide(maps, mass, out=np.zeros_like(maps), where=mass > 0)
 
@@ -78,27 +79,27 @@ def unit_mass(maps: np.ndarray) -> np.ndarray:
 def map_figures(maps: np.ndarray) -> np.ndarray:
     """The figures of each map, in the order of `FIGURES`.
 
-    All but `total` are of p = |map| / Σ|map|; lengths are fractions of the image's height and width, and positions lie
-    in 0 … 1 from the top left. They do not depend on the map's resolution but for its fineness.
+    All figures but `total` describe p = |map| / Σ|map|. Lengths are fractions of the image's height and width.
+    Positions are 0 … 1 from the top left. They hardly depend on the map's resolution.
 
       total        Σ map
       entropy      −Σ p ln p / ln(H·W): 0 for a single pixel, 1 for an even map
       gini         the Gini coefficient of p: 0 for an even map, towards 1 for a single pixel
-      area50, 90   the smallest fraction of pixels that holds half, nine tenths of the mass
+      area50, 90   the smallest fraction of the pixels that holds 50, 90 % of the mass
       center_y, x  the centre of mass
-      spread       the root mean square distance from the centre of mass
-      border_mass  the mass within a tenth of the image's side from an edge
-      corner_mass  the mass in that corner of a fifth by a fifth of the sides that has most
-      peak_y, x    the centre of the pixel that has most
+      spread       the root mean square distance of the mass from its centre
+      border_mass  the mass less than a tenth of the image's side away from an edge
+      corner_mass  the mass in the corner with the most mass; corners are a fifth by a fifth of the sides
+      peak_y, x    the centre of the pixel with the most mass
 
     Args:
       maps: float32 [N, H, W].
 
     Returns:
-      float32 [N, len(FIGURES)]; NaN in all but `total` where a map has no mass.
+      float32 [N, len(FIGURES)]. A map without mass has NaN in all figures but `total`.
     """
     count, height, width = maps.shape
-    together = max(1, _PIXELS_TOGETHER // (height * width))
+    together = max(1, _PIXELS_AT_ONCE // (height * width))
     if count > together:
         return np.concatenate([map_figures(maps[i : i + together]) for i in range(0, count, together)])
     total = maps.sum(axis=(1, 2), dtype=np.float64)
@@ -127,7 +128,7 @@ def map_figures(maps: np.ndarray) -> np.ndarray:
         edges = np.asarray([0, 0.1, 0.2, 0.8, 0.9, 1])
         cells = _sums_over_cells(p, edges * height, edges * width)
         inside = cells[:, 1:4, 1:4].sum(axis=(1, 2))
-        corners = np.stack([cells[:, y, x].sum(axis=(1, 2)) for y in _ENDS for x in _ENDS], axis=1)
+        corners = np.stack([cells[:, y, x].sum(axis=(1, 2)) for y in _OUTER_FIFTHS for x in _OUTER_FIFTHS], axis=1)
 
     peak = flat.argmax(axis=1)
     figures = np.stack(

@@ -1,4 +1,4 @@
-"""How many images of an output share their id with another, in memory that does not grow with the output."""
+"""Counts images that share their id with another one, in memory that does not grow with the output."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterable
 import apache_beam as beam
 import numpy as np
 
-# So many different ids are counted exactly; of more, every second, fourth, … is.
+# Up to so many different ids are all counted. Beyond that, only every second, fourth, … id is.
 LIMIT = 1 << 17
 
 
 class IdCounts:
-    """How often each id occurs; of very many ids, of those alone whose hash is small, which all units agree on.
+    """How often each id occurs. With very many ids, only ids with a small hash are counted; all units agree on these.
 
     Attributes:
-      hashes: uint64 [n] of the ids, sorted, each once.
+      hashes: uint64 [n], the ids' hashes, sorted, each once.
       counts: int64 [n], how often each occurs.
-      halvings: how often the ids were halved; the hashes are below 2^(64 − halvings).
+      halvings: how often the set of ids was halved. All hashes are below 2^(64 − halvings).
     """
 
     def __init__(self, hashes: np.ndarray, counts: np.ndarray, halvings: int = 0):
@@ -28,24 +28,24 @@ class IdCounts:
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> IdCounts:
-        """Counts ids, one an image."""
+        """Counts ids, one per image."""
         digests = b"".join(hashlib.blake2b(each.encode(), digest_size=8).digest() for each in ids)
         hashes, counts = np.unique(np.frombuffer(digests, "<u8"), return_counts=True)
         return cls(hashes, counts.astype(np.int64))._thinned(0)
 
     def merged(self, other: IdCounts) -> IdCounts:
-        """The counts of both."""
+        """The two counts added."""
         hashes, places = np.unique(np.concatenate([self.hashes, other.hashes]), return_inverse=True)
         counts = np.zeros(len(hashes), np.int64)
         np.add.at(counts, places, np.concatenate([self.counts, other.counts]))
         return IdCounts(hashes, counts)._thinned(max(self.halvings, other.halvings))
 
     def repeated(self) -> int:
-        """How many images share their id with another; exact up to `LIMIT` ids, estimated beyond."""
+        """The number of images that share their id with another. Exact up to `LIMIT` ids, estimated beyond."""
         return int(self.counts[self.counts > 1].sum()) << self.halvings
 
     def _thinned(self, halvings: int) -> IdCounts:
-        """The same with the ids halved so many times, and more often while they are too many."""
+        """The counts with the ids halved at least so many times, and until they are few enough."""
         hashes, counts = self.hashes, self.counts
         while True:
             if halvings:
@@ -57,7 +57,7 @@ class IdCounts:
 
 
 class MergeIdCounts(beam.CombineFn):
-    """Merges the counts of all units."""
+    """Merges the counts of all units, as a Beam combiner."""
 
     def create_accumulator(self) -> IdCounts:
         return IdCounts.of(())
