@@ -1,4 +1,4 @@
-"""Beam's file systems: told their options before the first look, and what is to be installed for each."""
+"""Sets the options of Beam's file systems, and checks that a path's file system can be used."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from apache_beam.io.aws.clients.s3.messages import S3ClientError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-# Options of Beam's file systems that give access to a store; they are nobody else's business.
+# Options of Beam's file systems that contain secrets. They are not written anywhere.
 SECRETS = ("s3_secret_access_key", "s3_session_token", "azure_connection_string")
 
-# What a scheme needs, and how it is installed.
+# The module that each scheme needs, and the package that provides it.
 _NEEDED = {
     "gs": ("google.cloud.storage", "fullgrad-beam[gcp]"),
     "s3": ("boto3", "fullgrad-beam[aws]"),
@@ -20,7 +20,7 @@ _NEEDED = {
     "hdfs": ("hdfs", "hdfs"),
 }
 
-# What Beam's file systems raise where a file cannot be read or written; its own errors are kinds of OSError.
+# The errors of Beam's file systems for files that cannot be read or written. Beam's own errors are OSErrors.
 STORE_ERRORS: tuple[type[Exception], ...] = (OSError, S3ClientError)
 try:
     from google.api_core.exceptions import GoogleAPIError
@@ -30,21 +30,21 @@ except ImportError:  # without the extra gcp
 else:
     STORE_ERRORS = (*STORE_ERRORS, GoogleAPIError, GoogleAuthError)
 
-# And what they raise of a path that is none.
+# ValueError is raised for a malformed path.
 READ_ERRORS: tuple[type[Exception], ...] = (*STORE_ERRORS, ValueError)
 
 
 class UnusableFileSystem(ValueError):
-    """A path is on a file system that cannot be used here; one sentence that says what would be right."""
+    """A path is on a file system that cannot be used here. One sentence says what would be right."""
 
 
 def use_options(flags: Sequence[str]) -> None:
-    """Tells Beam's file systems their options, such as `--s3_endpoint_url=…`; others are taken and not looked at."""
+    """Sets the options of Beam's file systems, such as `--s3_endpoint_url=…`. Other options are ignored."""
     FileSystems.set_options(PipelineOptions(list(flags)))
 
 
 def use_options_if_none_are_set(flags: Sequence[str] = ()) -> None:
-    """Like `use_options`, where nobody has told them any. Without options at all, s3:// cannot be used."""
+    """Like `use_options`, unless options are already set. Without any options s3:// cannot be used."""
     if FileSystems._pipeline_options is None:
         use_options(flags)
 
@@ -53,11 +53,11 @@ def check_file_system(what: str, path: str) -> None:
     """Refuses a path on a file system that Beam does not know, or whose client is not installed.
 
     Args:
-      what: the key or argument that names the path.
+      what: the key or argument that contains the path.
       path: a path, pattern or URL.
 
     Raises:
-      UnusableFileSystem: it cannot be used here.
+      UnusableFileSystem: the file system cannot be used here.
     """
     scheme = FileSystems.get_scheme(path)
     if scheme is None:
@@ -81,9 +81,9 @@ def check_file_system(what: str, path: str) -> None:
 
 
 def _check_bucket(what: str, path: str) -> None:
-    """Asks once whether a bucket of S3 can be reached: Beam itself would try again for ten minutes.
+    """Checks with one request that a bucket of S3 can be reached. Beam itself would retry for ten minutes.
 
-    A bucket whose files may be read and not be listed is let through, as a single file in it may be a model.
+    A bucket that cannot be listed is accepted, because a model in it may still be readable.
     """
     import botocore.exceptions
     from apache_beam.io.aws.clients.s3 import boto3_client
@@ -110,5 +110,5 @@ def _check_bucket(what: str, path: str) -> None:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of a package around it
+    except ModuleNotFoundError:  # its parent package is missing
         return False

@@ -1,4 +1,4 @@
-"""The folder that a run writes: its files, their columns, and how they are read back."""
+"""The output folder of a run: its files, their columns, and functions that read them."""
 
 from transforms.output.codec import MAP_DTYPES, EncodedMaps, decode_map, encode_maps
 from transforms.output.files import list_files, read_bytes

@@ -1,4 +1,4 @@
-"""One map as bytes."""
+"""Encodes maps as bytes, and decodes them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MAP_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": n
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EncodedMaps:
-    """Maps as they are stored: value = stored · scale + offset.
+    """Encoded maps: value = stored · scale + offset.
 
     Attributes:
-      data: for each map its bytes, row-major and little-endian; None where maps are not stored.
-      scale, offset: float64 [N].
+      data: the bytes of each map, row-major and little-endian; None if maps are not stored.
+      scale, offset: float64 [N], one per map.
     """
 
     data: list[bytes | None]
@@ -28,9 +28,9 @@ class EncodedMaps:
 def encode_maps(maps: np.ndarray, map_dtype: str) -> EncodedMaps:
     """Encodes maps float32 [N, H, W] as `float32`, `float16`, `uint8` or `none`.
 
-    float16 is of the map over its largest absolute value, so that none overflows and the error is at most 2⁻¹¹ of a
-    value, or 2⁻²⁵ of the largest one where that is more; uint8 has 256 even steps from the smallest value to the
-    largest.
+    With float16, a map is divided by its largest absolute value, so that no value overflows. The error is at most 2⁻¹¹
+    of a value, or 2⁻²⁵ of the largest one, whichever is more. With uint8, the range from the smallest to the largest
+    value is divided into 255 equal steps.
     """
     count = len(maps)
     scale, offset = np.ones(count), np.zeros(count)
@@ -53,7 +53,7 @@ def encode_maps(maps: np.ndarray, map_dtype: str) -> EncodedMaps:
 
 
 def decode_map(row: Mapping[str, Any]) -> np.ndarray | None:
-    """The map of one row of a `maps` part as float32 [H, W]; None where maps were not stored."""
+    """The map in one row of a `maps` part, as float32 [H, W]; None if maps are not stored."""
     if row["map"] is None:
         return None
     stored = np.frombuffer(row["map"], MAP_DTYPES[row["map_dtype"]])

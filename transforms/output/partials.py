@@ -1,4 +1,4 @@
-"""Partial statistics as rows, in blocks of classes."""
+"""Converts partial statistics to table rows and back, in blocks of classes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pyarrow as pa
 from transforms.output.schemas import MOMENTS, PARTIALS
 from transforms.statistics import FIGURES, ClassStatistics, Moments, Ranking, Sample
 
-# Statistics are merged, and finished, a block of so many classes at a time, so that a thousand classes take no more
-# memory than these: one takes 110 KB at a grid of 56.
+# Statistics are merged and finished in blocks of so many classes. A thousand classes then need no more memory than one
+# block; a class takes 110 KB at a grid of 56.
 _CLASSES_TOGETHER = 32
 
 
 def class_block(class_index: int) -> int:
-    """The block of classes that a class belongs to; the dataset is in the first, so that few classes are one block."""
+    """The block that a class belongs to. The dataset is in the first block, so that few classes make one block."""
     return max(class_index, 0) // _CLASSES_TOGETHER
 
 
 def statistics_table(classes: Mapping[int, ClassStatistics]) -> pa.Table:
-    """Partial statistics as a table of `PARTIALS`, one row a class."""
+    """Partial statistics as a table with the columns `PARTIALS`, one row per class."""
     return pa.Table.from_pylist([_statistics_row(c, classes[c]) for c in sorted(classes)], PARTIALS)
 
 
@@ -47,7 +47,7 @@ def _statistics_row(class_index: int, statistics: ClassStatistics) -> dict[str, 
 
 
 def statistics_from_table(table: pa.Table) -> Iterator[tuple[int, ClassStatistics]]:
-    """The classes and their partial statistics, as `statistics_table` wrote them; one at a time."""
+    """Yields the classes and their partial statistics in a table that `statistics_table` made, one at a time."""
     for batch in table.to_batches(max_chunksize=16):
         for i in range(batch.num_rows):
             yield _statistics_of(batch, i)

@@ -1,4 +1,4 @@
-"""An output read back: its maps, and single Parquet files."""
+"""Reads an output: its committed maps, and single Parquet files."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from transforms.output.store import Output
 
 
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A Parquet file as a table."""
+    """Reads a Parquet file as a table; `columns` None stands for all columns."""
     with open_file(path) as source:
         return pq.ParquetFile(source).read(list(columns) if columns else None, use_threads=False)
 
 
 def read_maps(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of an output folder's committed maps parts, one at a time.
+    """Yields the rows of an output's committed maps parts, one at a time.
 
     Args:
-      path: the output folder of a run.
-      columns: the columns that are wanted, None for all; see DESIGN and README for their names. `map` stands for the
-        map and what it takes to decode it.
+      path: a run's output folder.
+      columns: the columns to read, None for all; docs/output.md lists them. `map` also reads the columns that decoding
+        the map needs.
 
     Yields:
-      Rows as mappings from column name to value, with `map` as float32 [H, W] (None where maps were not stored) and
-      `coarse_map` as float32 [14, 14].
+      Rows as mappings from column name to value. `map` is float32 [H, W] (None if maps are not stored), and
+      `coarse_map` is float32 [14, 14].
 
     Raises:
-      FileNotFoundError: there are no receipts in the folder.
-      ValueError: there is no such column.
+      FileNotFoundError: the folder has no receipts.
+      ValueError: there is no such column; the message gives the nearest name.
     """
     output = Output(path)
     receipts = output.read_receipts()

@@ -1,4 +1,4 @@
-"""The columns of the Parquet files of an output."""
+"""The columns of an output's Parquet files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder that a run writes: where each file is, and files that are whole or not there."""
+"""The output folder: where each file is, and how files are written so that they are complete or absent."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from transforms.output.schemas import PARTIALS, SCHEMA_VERSION
 from transforms.statistics import ClassStatistics
 from transforms.unit import Receipt, Unit
 
-# Rows are gathered to row groups of about this size: large enough to compress and to scan, small enough to hold.
+# The size of a row group in bytes: large enough to compress and scan well, small enough to hold in memory.
 _ROW_GROUP_BYTES = 16 << 20
 
-# A temporary file of another machine that nobody has touched for so long is taken for one that was left behind.
+# A temporary file from another machine counts as abandoned after so long without a change.
 _ABANDONED_SECONDS = 24 * 3600.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Output:
-    """The folder that a run writes, on any file system that Beam knows.
+    """A run's output folder, on any file system that Beam knows.
 
     Attributes:
       path: the folder.
-      fingerprint: what identifies model, method and map settings; stands in the metadata of every Parquet file.
-      run: the run that writes; stands in the names of its temporary files.
-      options: options for Beam's file systems, as on Beam's command line. They are put to use where nobody has done so:
-        a worker that a pool starts is not told them.
+      fingerprint: identifies model, method and map settings. Every Parquet file has it in its metadata.
+      run: identifies the run that writes. The names of its temporary files begin with it.
+      options: options for Beam's file systems, as on Beam's command line. They are set unless options are already set:
+        a worker that a pool starts does not get them from Beam.
     """
 
     path: str
@@ -58,42 +58,47 @@ class Output:
         return Output, (self.path, self.fingerprint, self.run, self.options)
 
     def file(self, *names: str) -> str:
+        """The path of a file in the folder."""
         return FileSystems.join(self.path, *names)
 
     def part(self, kind: str, unit: Unit) -> str:
-        """The file of a unit: kind is `maps`, `errors` or `partials`."""
+        """The path of a unit's part; `kind` is `maps`, `errors` or `partials`."""
         return self.file(kind, f"{unit.id}.parquet")
 
     def receipt(self, unit: Unit) -> str:
+        """The path of a unit's receipt."""
         return self.file("receipts", f"{unit.id}.json")
 
     def heartbeat(self, unit: Unit) -> str:
-        """The file that says how far a unit under way is."""
+        """The path of the file with the progress of a unit that is being computed."""
         return self.file("tmp", f"{unit.id}.progress")
 
     def create(self) -> None:
-        """Makes the folders; those that are there stay as they are."""
+        """Makes the folders. Existing folders are kept."""
         for name in ("receipts", "maps", "partials", "errors", "tmp"):
-            with contextlib.suppress(BeamIOError, OSError):  # there already, or a store without folders
+            with contextlib.suppress(BeamIOError, OSError):  # it exists already, or the store has no folders
                 FileSystems.mkdirs(self.file(name))
 
     def temporary(self, name: str) -> str:
-        """A file of this run that `clear_temporary` deletes at the run's end."""
+        """The path of a temporary file of this run. `clear_temporary` deletes it at the end of the run."""
         return self.file("tmp", f"{self.run}~{name}")
 
     def clear_temporary(self) -> None:
-        """Deletes what attempts left behind, before this run's first attempt and after its last.
+        """Deletes temporary files that attempts left behind, before this run's first attempt and after its last.
 
-        Another run may be at work on the same output, as one that its launcher lost sight of: what it is writing stays.
+        Another run may still write to the same output, for example one whose launcher was lost. Its files are kept.
         """
-        left = [file.path for file in match(self.file("tmp", "*")) if self._is_left(file)]
+        left = [file.path for file in match(self.file("tmp", "*")) if self._is_abandoned(file)]
         if left:
-            with contextlib.suppress(BeamIOError):  # another launcher cleared them at the same time
+            with contextlib.suppress(BeamIOError):  # another launcher deleted them at the same time
                 FileSystems.delete(left)
 
-    def _is_left(self, file: FileMetadata) -> bool:
-        """Whether nobody is writing a temporary file any more: it is of this run, of a process of this machine that has
-        ended, or old. A heartbeat may always go: it comes again."""
+    def _is_abandoned(self, file: FileMetadata) -> bool:
+        """Whether a temporary file is no longer being written.
+
+        That holds for files of this run, of a process on this machine that has ended, and for old files. A heartbeat
+        can always be deleted, because it is written again.
+        """
         name = posixpath.basename(file.path)
         run, *writer = name.split("~")
         if name.endswith(".progress") or run == self.run:
@@ -104,9 +109,10 @@ class Output:
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[IO[bytes]]:
-        """A file that gets its name when the block ends well; otherwise nothing stays.
+        """A new file that gets its name when the block ends without an error. After an error nothing is left.
 
-        What had the name before is replaced whole: two that write the same unit leave one of two equal files.
+        A file that already has the name is replaced as a whole. If two workers write the same unit, one of two equal
+        files remains.
         """
         writer = f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:12]}"
         temporary = self.temporary(f"{writer}~{posixpath.basename(path)}.part")
@@ -123,14 +129,16 @@ class Output:
             raise
 
     def write_json(self, path: str, text: str) -> None:
+        """Writes a JSON file, complete or not at all."""
         with self.writing(path) as sink:
             sink.write(text.encode())
 
     def delete(self, path: str) -> None:
+        """Deletes a file."""
         FileSystems.delete([path])
 
     def read_json(self, name: str) -> Any | None:
-        """The content of a JSON file in the folder, None where there is none.
+        """The content of a JSON file in the folder; None if there is no such file.
 
         Raises:
           ValueError: the file is not JSON.
@@ -142,11 +150,12 @@ class Output:
             raise ValueError(f"{self.file(name)} is no JSON file") from error
 
     def read_receipt(self, unit: Unit) -> Receipt | None:
+        """A unit's receipt; None if the unit is not committed."""
         text = read_bytes(self.receipt(unit))
         return None if text is None else Receipt.from_json(text)
 
     def read_receipts(self) -> list[Receipt]:
-        """All receipts, in the order of shards and records."""
+        """All receipts, ordered by shard and record."""
         paths = list_files(self.file("receipts", "*.json"))
         with ThreadPoolExecutor(16) as pool:
             texts = list(pool.map(read_bytes, paths))
@@ -154,18 +163,21 @@ class Output:
         return sorted(receipts, key=lambda receipt: (receipt.unit.shard.path, receipt.unit.start))
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
+        """The schema with the metadata that every Parquet file carries."""
         return schema.with_metadata(
             {"fullgrad.schema_version": SCHEMA_VERSION, "fullgrad.fingerprint": self.fingerprint}
         )
 
     def write_table(self, path: str, table: pa.Table) -> None:
+        """Writes a Parquet file, complete or not at all."""
         with self.writing(path) as sink:
             pq.write_table(table.cast(self.schema(table.schema)), sink, compression="zstd")
 
     @contextlib.contextmanager
     def writing_rows(self, path: str, schema: pa.Schema) -> Iterator[RowWriter]:
-        """Like `writing`, for rows that come batch by batch."""
-        # A dictionary is for what comes again: of maps and numbers it would be all of them, and written in vain.
+        """Like `writing`, for a Parquet file whose rows come in batches."""
+        # Dictionaries help only columns with repeated values. For maps and floating-point numbers they would be a
+        # waste.
         types = pa.types
         repeating = [each.name for each in schema if types.is_string(each.type) or types.is_integer(each.type)]
         with (
@@ -177,10 +189,11 @@ class Output:
             rows.flush()
 
     def write_partials(self, unit: Unit, classes: Mapping[int, ClassStatistics]) -> None:
-        """Writes a unit's partial statistics, each block of classes as row groups of its own."""
+        """Writes a unit's partial statistics. Each block of classes has its own row groups."""
         with (
             self.writing(self.part("partials", unit)) as sink,
-            # Without what nobody would use: dictionaries of numbers, and the ends of all columns but the first.
+            # Without dictionaries, and without the minimum and maximum of any column but `class`: nothing would use
+            # them.
             pq.ParquetWriter(
                 sink, self.schema(PARTIALS), compression="zstd", use_dictionary=False, write_statistics=["class"]
             ) as writer,
@@ -189,26 +202,26 @@ class Output:
                 writer.write_table(statistics_table({c: classes[c] for c in block}))
 
     def read_partials(self, unit: Unit, block: int | None = None) -> Iterator[tuple[int, ClassStatistics]]:
-        """The classes that a unit has partial statistics of, and these; of one block of classes, None for all."""
+        """Yields a unit's classes and their partial statistics; `block` None stands for all blocks of classes."""
         with open_file(self.part("partials", unit)) as source:
             file = pq.ParquetFile(source)
             for group in range(file.num_row_groups):
                 classes = file.metadata.row_group(group).column(0).statistics
                 if block is None or class_block(classes.min) <= block <= class_block(classes.max):
-                    # A thread for each column would cost more than reading them does.
+                    # A thread per column would cost more than the reading.
                     for class_index, statistics in statistics_from_table(file.read_row_group(group, use_threads=False)):
                         if block is None or class_block(class_index) == block:
                             yield class_index, statistics
 
     def read_blocks(self, unit: Unit) -> list[int]:
-        """The blocks of classes that a unit has partial statistics of."""
+        """The blocks of classes for which a unit has partial statistics."""
         with open_file(self.part("partials", unit)) as source:
             file = pq.ParquetFile(source)
             blocks: set[int] = set()
             for group in range(file.num_row_groups):
                 classes = file.metadata.row_group(group).column(0).statistics
                 ends = {class_block(classes.min), class_block(classes.max)}
-                if len(ends) > 1:  # as earlier versions wrote them
+                if len(ends) > 1:  # files of earlier versions
                     table = file.read_row_group(group, ["class"], use_threads=False)
                     ends = {class_block(c) for c in table["class"].to_pylist()}
                 blocks |= ends
@@ -216,7 +229,7 @@ class Output:
 
 
 class RowWriter:
-    """Gathers batches of rows to row groups. `rows` counts them."""
+    """Collects batches of rows into row groups. `rows` is the number of rows so far."""
 
     def __init__(self, writer: pq.ParquetWriter):
         self._writer = writer
@@ -225,6 +238,7 @@ class RowWriter:
         self.rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
+        """Adds a batch of rows."""
         self.rows += batch.num_rows
         self._batches.append(batch)
         self._bytes += batch.nbytes
@@ -232,6 +246,7 @@ class RowWriter:
             self.flush()
 
     def flush(self) -> None:
+        """Writes the collected rows as a row group."""
         if self._batches:
             self._writer.write_table(pa.Table.from_batches(self._batches))
             self._batches, self._bytes = [], 0
@@ -242,6 +257,6 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's process
         return True
     return True
