@@ -9,7 +9,7 @@ from apache_beam.io.aws.clients.s3.messages import S3ClientError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-# Options of Beam's file systems that contain secrets. They are not written anywhere.
+# Options of Beam's file systems that contain secrets. Their values are never shown.
 SECRETS = ("s3_secret_access_key", "s3_session_token", "azure_connection_string")
 
 # The module that each scheme needs, and the package that provides it.
