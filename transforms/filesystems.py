@@ -73,7 +73,7 @@ def check_file_system(what: str, path: str) -> None:
         FileSystems.get_filesystem(path)
     except ValueError as error:
         raise UnusableFileSystem(
-            f"{what}: {path} is on {scheme}://, which is no file system that Beam knows; it must be a local path or "
+            f"{what}: {path} is on {scheme}://, which is not a file system that Beam knows; it must be a local path or "
             f"one of {', '.join(f'{known}://' for known in _NEEDED)}"
         ) from error
     if scheme == "s3":
@@ -102,7 +102,7 @@ def _check_bucket(what: str, path: str) -> None:
         said = str(error).rstrip(".")
     if said:
         raise UnusableFileSystem(
-            f"{what}: {path} cannot be reached, as {said} (another service than Amazon's is named by the option "
+            f"{what}: {path} cannot be reached, as {said} (for a service other than Amazon's, set the option "
             "s3_endpoint_url)"
         )
 

@@ -75,8 +75,8 @@ def resize_image(pixels: np.ndarray, resize: Resize, channels: int) -> np.ndarra
     """
     if pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (1,), (3,), (4,)) or pixels.ndim < 2 or not pixels.size:
         raise UndecodableImage(
-            f"the image is an array of {pixels.dtype} {list(pixels.shape)}, where the pixels as they were decoded are "
-            "expected, uint8 [height, width, 3 or 1]"
+            f"the image is an array of {pixels.dtype} {list(pixels.shape)}, but decoded pixels are expected, uint8 "
+            "[height, width, 3 or 1]"
         )
     return _resized_pixels(_in_mode(_pillow_image(pixels), _mode(channels)), resize)
 

@@ -36,7 +36,8 @@ class Affine:
         for name, values in (("divide", (self.divide,)), ("mean", self.mean), ("std", self.std)):
             for value in values or ():
                 if value is not None and (not math.isfinite(value) or (value == 0 and name != "mean")):
-                    raise ValueError(f"scale.{name} has the value {value}, by which no pixel can be scaled")
+                    right = "a finite number" if name == "mean" else "a finite number other than 0"
+                    raise ValueError(f"scale.{name} has the value {value}; it must be {right}")
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Scales a batch.

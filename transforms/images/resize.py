@@ -50,7 +50,7 @@ class Resize:
         if self.short_side is None:
             return
         if self.how == "stretch":
-            raise ValueError(f"short_side is {self.short_side}, but how: stretch has none; it belongs to center_crop")
+            raise ValueError(f"short_side is {self.short_side}, but how is stretch; short_side belongs to center_crop")
         if self.short_side < max(self.shape or (1,)):
             raise ValueError(f"short_side is {self.short_side}, less than the crop's larger side, {self.shape}")
 

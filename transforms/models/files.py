@@ -116,7 +116,7 @@ def _load_keras_2(path: str, saved: Any, trust: bool, modules: Sequence[str], cu
     except keras2.NotTranslated as error:
         reason = str(error)
     except Exception as error:  # the configuration or the weights are not as Keras 2 writes them
-        reason = f"it is not as that writes them ({type(error).__name__}: {first_line(error)})"
+        reason = f"its contents do not have that version's form ({type(error).__name__}: {first_line(error)})"
     else:
         return built.layer
     writer = f"Keras {saved.version}" if saved.version else "a Keras before 2.0"
@@ -168,8 +168,8 @@ def unreadable_file(key: str, path: str) -> str:
         )
     if "saved_model.pb" in inside:
         return (
-            f"{key}: {path} is a SavedModel folder made for serving, which has no layers to take apart; save the model "
-            "itself, with model.save('model.keras')"
+            f"{key}: {path} is a SavedModel folder made for serving, which does not contain the layers; save the "
+            "model itself, with model.save('model.keras')"
         )
     if "checkpoint" in inside:
         return (

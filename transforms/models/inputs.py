@@ -57,7 +57,7 @@ def _refuse_rounding(model: Any, name: str) -> None:
         if mode == "float8" or (mode is not None and getattr(layer, "inputs_quantizer", None) is not None):
             raise UnusableModel(
                 f"{name} has the layer {layer.name!r}, which rounds its inputs to {mode}, and gradients say nothing of "
-                "rounding; give the model as it was before model.quantize, or quantized with weights alone"
+                "rounding; give the model as it was before model.quantize, or quantize only its weights"
             )
 
 

@@ -101,8 +101,8 @@ class ClassFolders:
         by_name = places_of(class_names or ())
         if shared := [name for name in names if len(by_name.get(name, ())) > 1]:
             raise UnreadableInput(
-                f"the class folders {listed(shared)} are called as several classes are in model.class_names each; give "
-                "every class a name of its own there, or set input.fields.label to '' to go without labels"
+                f"each of the class folders {listed(shared)} has the name of several classes in model.class_names; "
+                "give every class a name of its own there, or set input.fields.label to '' to go without labels"
             )
         places = {name: first for name, (first, *_) in by_name.items()}
         unknown = [name for name in names if name not in places]

@@ -187,7 +187,7 @@ class _Search:
             raise UnreadableInput(f"{file.path} is a single image; give the folder it is in")
         if format is None:
             what = "is empty" if file.size_in_bytes == 0 else "looks like no TFRecord, tar or Parquet file"
-            raise UnreadableInput(f"{file.path} {what}; input.format says what it is where this cannot be seen")
+            raise UnreadableInput(f"{file.path} {what}; set input.format to say what it is")
         return Shard(file.path, format, file.size_in_bytes)
 
     def _in_folder(self, folder: str) -> list[Shard]:

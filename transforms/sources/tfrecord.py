@@ -75,7 +75,7 @@ class TFRecordSource(Source):
                 why = (
                     f"it is compressed with {packed}; TFRecords are read plain, or compressed with gzip or zlib"
                     if packed
-                    else "its first bytes are no length with a valid checksum"
+                    else "its first bytes are not a length with a valid checksum"
                 )
                 raise UnreadableInput(f"{shard.path} is not a TFRecord file: {why}")
         frame = _first_frame(shard.path)
