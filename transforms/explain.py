@@ -27,7 +27,7 @@ from transforms.labels import UnusableLabel
 from transforms.memory import usable_cores
 from transforms.models import LoadedModel, ModelSpec, load_once, models_loaded
 from transforms.output import MAPS, Output
-from transforms.results import Decoded, Failure, Results, errors_table
+from transforms.results import Decoded, Failure, UnitResults, errors_table
 from transforms.sources import DamagedShard, Fields, Record, source_for
 from transforms.unit import Receipt, Unit
 
@@ -127,7 +127,7 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     failures: list[Failure] = []
     beyond: list[str] = []
     with output.writing_rows(output.part("maps", unit), MAPS) as rows:
-        results = Results(unit, model, rows, clock, map_dtype=settings.map_dtype, grid=settings.grid)
+        results = UnitResults(unit, model, rows, clock, map_dtype=settings.map_dtype, grid=settings.grid)
         with (
             _Heartbeat(output, unit) as heartbeat,
             contextlib.closing(_decoded(unit, settings, model, failures, beyond, clock)) as decoded,
@@ -180,7 +180,7 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     return receipt
 
 
-def _write_statistics(unit: Unit, output: Output, results: Results, clock: Clock) -> None:
+def _write_statistics(unit: Unit, output: Output, results: UnitResults, clock: Clock) -> None:
     with clock.processor("statistics"):
         classes = results.partial.classes
     with clock.processor("write"):

@@ -51,7 +51,7 @@ class Decoded:
     failure: Failure | None
 
 
-class Results:
+class UnitResults:
     """Turns a unit's explanations into figures, statistics and rows. Not for several threads at once.
 
     Attributes:

@@ -9,7 +9,7 @@ import numpy as np
 from transforms.models.errors import UnusableModel, first_line
 
 
-def for_images(model: Any, name: str, custom: dict[str, Any]) -> Any:
+def as_image_model(model: Any, name: str, custom: dict[str, Any]) -> Any:
     """Returns the model, rebuilt for any number of images at once if its batch size is fixed.
 
     Args:

@@ -21,7 +21,7 @@ from transforms.models.class_names import UnreadableNames, class_names
 from transforms.models.custom_objects import UnusableModules, known_objects, source_hash
 from transforms.models.errors import UnusableModel
 from transforms.models.files import load_file, unreadable_file
-from transforms.models.inputs import for_images
+from transforms.models.inputs import as_image_model
 from transforms.targets import Targets
 
 if TYPE_CHECKING:
@@ -309,4 +309,4 @@ def _load(spec: ModelSpec) -> Any:
         return load_application(spec.application, spec.weights, spec.class_names)
     assert spec.path is not None, "one of path and application is set"
     model = load_file(spec.path, spec.trust, spec.custom_objects)
-    return for_images(model, spec.path, known_objects(spec.custom_objects, {}))
+    return as_image_model(model, spec.path, known_objects(spec.custom_objects, {}))

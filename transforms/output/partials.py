@@ -11,8 +11,8 @@ import pyarrow as pa
 from transforms.output.schemas import MOMENTS, PARTIALS
 from transforms.statistics import FIGURES, ClassStatistics, Moments, Ranking, Sample
 
-# Statistics are merged and finished in blocks of so many classes. A thousand classes then need no more memory than one
-# block; a class takes 110 KB at a grid of 56.
+# The number of classes in a block. Statistics are merged and finished block by block, so that a thousand classes need
+# no more memory than one block. A class takes 110 KB at a grid of 56.
 _CLASSES_TOGETHER = 32
 
 

@@ -31,7 +31,7 @@ LABEL_NAMES = (
 )
 
 
-# So many records are inspected before a run. A single one may have no label.
+# The number of records that are inspected before a run. A single one may have no label.
 FIRST_RECORDS = 16
 
 

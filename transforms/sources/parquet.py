@@ -29,7 +29,7 @@ from transforms.unit import Shard
 IMAGE_COLUMNS = ("image", "img", "image/encoded", "image_bytes")
 ID_COLUMNS = ("id", "image_id", "filename", "key", "image/filename")
 
-# So many rows are decoded at once. A batch should be small even with images of several megabytes.
+# The number of rows that are decoded at once. A batch should be small even with images of several megabytes.
 _BATCH_ROWS = 16
 # With a buffer, Parquet reads page by page. By default it reads all images of a row group at once.
 _BUFFER_BYTES = 1 << 20

@@ -45,7 +45,7 @@ _DAMAGE = (tarfile.TarError, *GZIP_DAMAGE)
 
 _PIECE = 1 << 16
 
-# The check searches a sample with one image among so many samples, and among so many samples with several images.
+# The check searches a sample with exactly one image. It stops after so many samples, and after so many with images.
 _CHECKED_SAMPLES = 256
 _CHECKED_IMAGES = 16
 

@@ -13,18 +13,18 @@ import numpy as np
 
 from transforms.statistics.figures import COARSE, FIGURES, resample, unit_mass
 
-# Stands for all classes together: the row of `classes.parquet` about all maps.
+# The class index that stands for all classes together, as in the row of `classes.parquet` about all maps.
 DATASET = -1
 
-# Quantiles are exact up to so many maps. For more maps they come from a uniform sample of this size, whose error in
-# rank is √(q(1−q)/size): at most 1.1 percentage points for a class and 0.2 for the dataset.
+# The number of maps up to which quantiles are exact. Beyond, they come from a uniform sample of this size, whose error
+# in rank is √(q(1−q)/size): at most 1.1 percentage points for a class and 0.2 for the dataset.
 SAMPLE_OF_CLASS = 2_048
 SAMPLE_OF_DATASET = 65_536
 
-# The moments of so many bytes are computed at once: the intermediate results then stay in the cache.
+# The bytes of values whose moments are computed at once. The intermediate results then stay in the cache.
 _BYTES_AT_ONCE = 1 << 20
 
-# So many bytes of maps, on the classes' grid, are collected before they are merged into the statistics.
+# The bytes of maps, on the classes' grid, that are collected before they are merged into the statistics.
 _PENDING_BYTES = 8 << 20
 
 EXTREMES = 10  # the number of image ids at each end of a ranking

@@ -21,7 +21,7 @@ FIGURES = (
     "peak_x",
 )
 
-# The figures of so many pixels are computed at once: the intermediate results then stay in the cache.
+# The number of pixels whose figures are computed at once. The intermediate results then stay in the cache.
 _PIXELS_AT_ONCE = 1 << 16
 
 # Of the cells between 0, 0.1, 0.2, 0.8, 0.9 and 1: those in the first and in the last fifth of a side.

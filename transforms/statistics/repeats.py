@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import apache_beam as beam
 import numpy as np
 
-# Up to so many different ids are all counted. Beyond that, only every second, fourth, … id is.
+# The number of different ids up to which all are counted. Beyond, only every second, fourth, … id is.
 LIMIT = 1 << 17
 
 
@@ -45,7 +45,7 @@ class IdCounts:
         return int(self.counts[self.counts > 1].sum()) << self.halvings
 
     def _thinned(self, halvings: int) -> IdCounts:
-        """The counts with the ids halved at least so many times, and until they are few enough."""
+        """The counts with the ids halved at least `halvings` times, and until they are at most `LIMIT`."""
         hashes, counts = self.hashes, self.counts
         while True:
             if halvings:
