@@ -181,8 +181,8 @@ def _alone(path: str, batch_size: int, count: int) -> None:
 
     from pipeline.config import load_config
     from pipeline.run import prepare
-    from transforms.decode import decode_image
     from transforms.fullgrad import explain_batch
+    from transforms.images import decode_image
     from transforms.sources import source_for
 
     plan = prepare(load_config(path))

@@ -406,7 +406,7 @@ def _make_job_server(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from pipeline.progress import Tracker
     from transforms.filesystems import STORE_ERRORS
-    from transforms.parts import Output
+    from transforms.output import Output
 
     output = Output(args.output)
     try:
@@ -445,9 +445,9 @@ def _inspect(args: argparse.Namespace) -> int:
     import numpy as np
 
     from pipeline.inspection import completeness_on, inspect_exposed
-    from transforms.decode import Resize, UndecodableImage, decode_image
     from transforms.fullgrad.diagnosis import account_for_steps
-    from transforms.model import ModelSpec, UnusableModel, fingerprint_of, load_once, noise_images
+    from transforms.images import Resize, UndecodableImage, decode_image
+    from transforms.models import ModelSpec, UnusableModel, fingerprint_of, load_once, noise_images
 
     is_file = "." in pathlib.PurePath(args.model).name or "/" in args.model or os.path.exists(args.model)
     path, application = (args.model, None) if is_file else (None, args.model)

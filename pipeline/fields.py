@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from transforms.explain import label_of
-from transforms.model import LoadedModel
+from transforms.models import LoadedModel
 from transforms.sources import DamagedShard, Found, Source, UnreadableInput
 from transforms.sources.base import FIRST_RECORDS
 from transforms.sources.files import file_name

@@ -14,11 +14,10 @@ from apache_beam.pvalue import AsDict, AsList, AsSingleton
 from apache_beam.transforms.combiners import ToList
 
 from pipeline.summary import summarize
-from transforms.classes import IDS, Digest, class_row, merge_block, rank_by_similarity
 from transforms.explain import ExplainSettings, ExplainUnits
-from transforms.parts import CLASSES, Output, read_table
-from transforms.repeats import IdCounts, MergeIdCounts
-from transforms.statistics import MergeRankings, Ranking
+from transforms.merging import IDS, merge_block, rank_by_similarity
+from transforms.output import CLASSES, Output, read_table
+from transforms.statistics import Digest, IdCounts, MergeIdCounts, MergeRankings, Ranking, class_row
 from transforms.unit import Receipt, Unit
 
 

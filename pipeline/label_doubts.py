@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from transforms.classes import Digest
+from transforms.statistics import Digest
 from transforms.unit import LabelCounts, Receipt
 
 # With fewer labelled images nothing is said, or nothing but that all are wrong: too much of it would be chance.

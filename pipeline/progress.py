@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 
-from transforms.parts import Output, list_files, read_bytes
+from transforms.output import Output, list_files, read_bytes
 from transforms.unit import Receipt
 
 # A heartbeat older than this is of a worker that is gone.

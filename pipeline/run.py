@@ -22,13 +22,12 @@ from pipeline.graph import build
 from pipeline.inspection import Inspection, inspect_exposed
 from pipeline.plan import plan_units
 from pipeline.summary import Summary
-from transforms.decode import Resize
 from transforms.explain import ExplainSettings
 from transforms.filesystems import SECRETS, STORE_ERRORS, check_file_system, use_options
 from transforms.fullgrad import Agreement
-from transforms.model import LoadedModel, ModelSpec, fingerprint_of, load_once, read_class_names
-from transforms.parts import SCHEMA_VERSION, Output
-from transforms.preprocess import Affine
+from transforms.images import Affine, Resize
+from transforms.models import LoadedModel, ModelSpec, fingerprint_of, load_once, read_class_names
+from transforms.output import SCHEMA_VERSION, Output
 from transforms.sources import Fields, LeftOut, find_shards, source_for, with_distinct_names
 from transforms.unit import Receipt, Unit
 

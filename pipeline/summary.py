@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.label_doubts import label_doubts
-from transforms.classes import SUSPICIOUS, Digest, z_score
-from transforms.statistics import DATASET, FIGURES
+from transforms.statistics import DATASET, FIGURES, SUSPICIOUS, Digest, z_score
 from transforms.unit import Receipt
 
 # A class's border or corner mass is worth a look from here on, in standard deviations of the other classes' means.

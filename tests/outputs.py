@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from transforms.parts import Output, read_maps, read_table
+from transforms.output import Output, read_maps, read_table
 
 TOLERANCE = 1e-6
 

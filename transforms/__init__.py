@@ -1,7 +1,7 @@
-"""What happens to the data, from a shard's bytes to maps and their statistics.
+"""The data's way from a shard's bytes to maps and their statistics.
 
-Of use in a Beam pipeline of one's own (docs/pipelines.md) is what `__all__` names. It is imported when it is asked for,
-since `transforms.fullgrad` must do without Beam.
+`__all__` has the names for your own Beam pipelines (docs/pipelines.md). Each is imported on first use, because
+`transforms.fullgrad` must work without Beam.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import os
 import platform
 from typing import TYPE_CHECKING, Any
 
-# TensorFlow uses oneDNN by itself only on CPUs with instructions for neural networks (AVX512-VNNI and later), but its
-# convolutions are up to twice as fast on others too. TensorFlow asks while it is imported; whoever chose is heeded.
+# By default TensorFlow uses oneDNN only on CPUs with instructions for neural networks (AVX512-VNNI and later). Its
+# convolutions are up to twice as fast on other CPUs too. TensorFlow reads this variable during its import. A value that
+# is already set is kept.
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 if TYPE_CHECKING:
-    from transforms.decode import Resize
+    from transforms.images import Affine, Resize
     from transforms.inference import (
         CannotExplain,
         ExplainImages,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
         ImageExplanation,
         ImageFailure,
     )
-    from transforms.preprocess import Affine
 
 __all__ = [
     "Affine",
@@ -37,7 +37,7 @@ __all__ = [
     "Resize",
 ]
 
-_MODULES = {"Affine": "preprocess", "Resize": "decode"}
+_MODULES = {"Affine": "images", "Resize": "images"}
 
 
 def __getattr__(name: str) -> Any:

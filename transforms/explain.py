@@ -1,4 +1,4 @@
-"""Explains units of work: read → decode → explain → figures → one committed part. The DoFn that puts these together."""
+"""Explains units of work: read → decode → explain → figures → one committed part. Has the DoFn `ExplainUnits`."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ import numpy as np
 from apache_beam.metrics import Metrics
 
 from transforms.clock import Clock
-from transforms.decode import UndecodableImage, decode_ahead, decode_image
 from transforms.explainer import Explainer, MethodSettings, batch_size_of
 from transforms.fullgrad import Explanation
+from transforms.images import UndecodableImage, decode_ahead, decode_image
 from transforms.labels import UnusableLabel
 from transforms.memory import usable_cores
-from transforms.model import LoadedModel, ModelSpec, load_once, models_loaded
-from transforms.parts import MAPS, Output
-from transforms.results import Decoded, Failure, Results, errors_table
+from transforms.models import LoadedModel, ModelSpec, load_once, models_loaded
+from transforms.output import MAPS, Output
+from transforms.results import Decoded, Failure, UnitResults, errors_table
 from transforms.sources import DamagedShard, Fields, Record, source_for
 from transforms.unit import Receipt, Unit
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-# How often a unit under way says how far it is, for progress bars elsewhere.
+# How often a unit writes its progress, for progress bars in other processes.
 _HEARTBEAT_SECONDS = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExplainSettings(MethodSettings):
-    """All that a worker is told; small and picklable.
+    """All settings that a worker needs; small and picklable.
 
     Attributes:
       run: identifies this run in receipts.
-      output: the folder that is written.
-      model: which model.
-      fields: names of features or columns in the shards.
-      map_dtype: of stored maps: `float16`, `float32`, `uint8` or `none`.
-      grid: side of the maps that are averaged per class.
+      output: the output folder.
+      model: the model that explains.
+      fields: the names of features or columns in the shards.
+      map_dtype: how maps are stored: `float16`, `float32`, `uint8` or `none`.
+      grid: the side of the maps that are averaged per class.
     """
 
     run: str
@@ -61,10 +61,10 @@ class ExplainSettings(MethodSettings):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Batch:
-    """Images that are explained at once.
+    """Images that are explained together.
 
     Attributes:
-      decoded: n of them, all with pixels.
+      decoded: n images; their pixels are in `pixels`.
       pixels: float32 [n, H, W, C].
     """
 
@@ -73,20 +73,21 @@ class _Batch:
 
     @classmethod
     def of(cls, images: Iterator[Decoded], size: int) -> _Batch | None:
-        """The next so many images, or as many as there are; None where there are none."""
+        """A batch of the next `size` images, or of the remaining ones; None if there are none."""
         decoded = list(itertools.islice(images, size))
         if not decoded:
             return None
         pixels = np.stack([each.pixels for each in decoded if each.pixels is not None])
-        # One copy is enough to wait in memory.
+        # The batch waits in memory, so it keeps only one copy of the pixels.
         return cls([dataclasses.replace(each, pixels=None) for each in decoded], pixels)
 
 
 class ExplainUnits(beam.DoFn):
-    """Explains units; yields receipts, and to the output `BLOCKS` (block of classes, unit) for each that it has.
+    """Explains units. Yields their receipts, and in the output `BLOCKS` (block of classes, unit) for each of their
+    blocks.
 
-    A unit that has a receipt is not computed again, and partial statistics are always read from disk. That makes a
-    resumed run, a retried bundle and a first run the same thing.
+    A unit with a receipt is not computed again, and partial statistics are always read from disk. So a resumed run, a
+    retried bundle and a first run give the same result.
     """
 
     BLOCKS = "blocks"
@@ -116,7 +117,7 @@ class ExplainUnits(beam.DoFn):
 def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     """Computes and commits one unit: maps, errors and partial statistics, then the receipt.
 
-    Three things go on at once: images are read and decoded ahead, batches are explained, and those before them become
+    Three stages run at once: threads read and decode images ahead, batches are explained, and finished batches become
     figures, statistics and rows, in order.
     """
     started = time.time()
@@ -126,7 +127,7 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     failures: list[Failure] = []
     beyond: list[str] = []
     with output.writing_rows(output.part("maps", unit), MAPS) as rows:
-        results = Results(unit, model, rows, clock, map_dtype=settings.map_dtype, grid=settings.grid)
+        results = UnitResults(unit, model, rows, clock, map_dtype=settings.map_dtype, grid=settings.grid)
         with (
             _Heartbeat(output, unit) as heartbeat,
             contextlib.closing(_decoded(unit, settings, model, failures, beyond, clock)) as decoded,
@@ -146,12 +147,12 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
                 images += len(kept)
                 heartbeat.beat(images, len(failures))
                 if written is not None:
-                    written.result()  # one batch behind and not more, so that memory is bounded
+                    written.result()  # at most one batch behind, so that memory is bounded
                 if explanation is not None:
                     written = behind.submit(results.add, kept, explanation)
             if written is not None:
                 written.result()
-            # While the last rows are compressed, which Python's lock is not needed for.
+            # Runs while the last rows are compressed, which does not need Python's lock.
             written = behind.submit(_write_statistics, unit, output, results, clock)
             with clock.processor("write"):
                 rows.flush()
@@ -179,7 +180,7 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     return receipt
 
 
-def _write_statistics(unit: Unit, output: Output, results: Results, clock: Clock) -> None:
+def _write_statistics(unit: Unit, output: Output, results: UnitResults, clock: Clock) -> None:
     with clock.processor("statistics"):
         classes = results.partial.classes
     with clock.processor("write"):
@@ -187,7 +188,7 @@ def _write_statistics(unit: Unit, output: Output, results: Results, clock: Clock
 
 
 def _batches(images: Iterator[Decoded], size: int, ahead: ThreadPoolExecutor) -> Iterator[_Batch]:
-    """Batches of so many images, each assembled by a thread while the one before it is used."""
+    """Batches of `size` images. A thread assembles each batch while the previous one is used."""
     following = ahead.submit(_Batch.of, images, size)
     while (batch := following.result()) is not None:
         following = ahead.submit(_Batch.of, images, size)
@@ -195,7 +196,7 @@ def _batches(images: Iterator[Decoded], size: int, ahead: ThreadPoolExecutor) ->
 
 
 def _in_order(pool: ThreadPoolExecutor, function: Callable[[T], U], items: Iterator[T], further: int) -> Iterator[U]:
-    """Yields function(item) for each item, in order; while one is waited for, so many further ones are under way."""
+    """Yields function(item) for each item, in order. While the caller waits, `further` more items are computed."""
     under_way: deque[Future[U]] = deque()
     for item in items:
         under_way.append(pool.submit(function, item))
@@ -213,12 +214,13 @@ def _decoded(
     beyond: list[str],
     clock: Clock,
 ) -> Generator[Decoded, None, None]:
-    """The unit's images, decoded in threads at least two batches ahead; what has no pixels goes to `failures`.
+    """The unit's images, which threads decode at least two batches ahead. An image without pixels is added to
+    `failures`.
 
-    The ids of images whose label is the number of classes, as where labels begin at 1, go to `beyond` as well.
+    `beyond` gets the ids of images whose label equals the number of classes, as when labels begin at 1.
     """
     size, threads = batch_size_of(settings, model), min(8, usable_cores())
-    # Handing a small image to a thread costs as much as decoding it: several at once, where a batch has them for all.
+    # Handing a small image to a thread costs as much as decoding it. So a thread gets several, if a batch has enough.
     together = min(16, max(1, size // (4 * threads)))
     records = source_for(unit.shard.format, settings.fields).read(unit.shard, unit.start, unit.stop)
 
@@ -242,7 +244,7 @@ def _decoded(
 
 
 def _grouped(records: Iterator[Record], size: int, clock: Clock) -> Iterator[list[Record]]:
-    """Records in lists of so many; those before a damage are given before it is raised."""
+    """Lists of `size` records. Records before damage come first; then the damage is raised."""
     damage: DamagedShard | None = None
     while damage is None:
         group: list[Record] = []
@@ -273,16 +275,16 @@ def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> De
         pixels = decode_image(record.image, model.resize, model.channels, model.exif)
     except UndecodableImage as error:
         return failed("decode", "UndecodableImage", str(error))
-    # Without its encoded bytes, which nobody needs any more and which would wait in memory with the pixels.
+    # Drops the encoded bytes, which are no longer needed but would wait in memory with the pixels.
     record = dataclasses.replace(record, image=None)
     return Decoded(record, label, pixels, None)
 
 
 def label_of(record: Record, model: LoadedModel) -> int | None:
-    """The class index of a record's label; None where it is not known.
+    """The class index of a record's label; None for an unknown label.
 
     Raises:
-      UnusableLabel: there is no telling the class from it; the message names what holds the label.
+      UnusableLabel: the label does not tell the class. The message names the field that holds it.
     """
     try:
         if record.label_problem is not None:
@@ -293,7 +295,7 @@ def label_of(record: Record, model: LoadedModel) -> int | None:
 
 
 def _preprocessed(group: list[Decoded], model: LoadedModel) -> list[Decoded]:
-    """The same with pixels as the model takes them, all of the group in one go."""
+    """The group with its pixels preprocessed for the model, all at once."""
     pixels = [decoded.pixels for decoded in group if decoded.pixels is not None]
     if not pixels:
         return group
@@ -307,8 +309,8 @@ def _explain(
     """Explains a batch for each of its targets.
 
     Returns:
-      The images that have an explanation, and their explanations for all targets, those of one image together; None
-      where there is no such image. The others are added to `failures`.
+      The images that have an explanation, and their explanations for all targets, those of one image together. The
+      explanations are None if there is no such image. The other images are added to `failures`.
     """
     requests = np.asarray([settings.targets.requests(decoded.label) for decoded in batch.decoded], np.int32)
     problems, explanation = explainer.explain(batch.pixels, requests)
@@ -323,7 +325,7 @@ def _explain(
 
 
 class _Heartbeat:
-    """Says in a small file how far a unit is, now and then, until it is committed or given up."""
+    """Writes a unit's progress to a small file from time to time, and deletes the file at the end."""
 
     def __init__(self, output: Output, unit: Unit):
         self._output = output
@@ -346,5 +348,5 @@ class _Heartbeat:
 
     def __exit__(self, *_: object) -> None:
         if self._written:
-            with contextlib.suppress(Exception):  # a leftover heartbeat is ignored when it is old
+            with contextlib.suppress(Exception):  # an old heartbeat that is left behind is ignored
                 self._output.delete(self._path)

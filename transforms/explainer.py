@@ -1,4 +1,4 @@
-"""Explains images in batches that fit the memory, wherever the images come from and the explanations go."""
+"""Explains images in batches that fit the memory. Knows neither shards nor output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transforms.fullgrad import Explanation, Options, explain_batch, prefers_jit
 from transforms.fullgrad.autodiff import has_accelerator, out_of_memory
 from transforms.memory import accelerator_memory, memory_at_hand, sensible_batch, usable_cores
 from transforms.methods import METHODS
-from transforms.model import LoadedModel
+from transforms.models import LoadedModel
 from transforms.targets import Targets
 
 _log = logging.getLogger(__name__)
@@ -22,15 +22,15 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MethodSettings:
-    """How images are explained, wherever they come from; small and picklable.
+    """How images are explained; small and picklable.
 
     Attributes:
-      targets: which classes are explained.
+      targets: the classes that are explained.
       method, maps, biases, contrast, samples, noise_level, seed: as in `transforms.fullgrad.explain`.
-      map_size: height and width of maps; None for the model's input size.
-      batch_size: images a pass; None for what is sensible.
-      unit_images: how many images there are at once, such as in the largest unit; None where nobody counted them.
-      jit: whether XLA compiles; None for what is faster.
+      map_size: height and width of the maps; None for the model's input size.
+      batch_size: images per pass; None chooses by `sensible_batch`.
+      unit_images: the number of images that come together, such as in the largest unit; None if it is unknown.
+      jit: whether XLA compiles the model; None chooses the faster way.
     """
 
     targets: Targets
@@ -47,6 +47,7 @@ class MethodSettings:
     jit: bool | None
 
     def options(self, model: LoadedModel) -> Options:
+        """The options of `explain_batch` for a model."""
         return Options(
             method=self.method,
             maps=self.maps,
@@ -62,14 +63,14 @@ class MethodSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """Why an image has no explanation: the kind of error, and one sentence."""
+    """Why an image has no explanation: the kind of error, and a message of one sentence."""
 
     error: str
     message: str
 
 
 class Explainer:
-    """Explains images in batches of one fixed size, which it halves where memory does not suffice."""
+    """Explains images in batches of a fixed size. It halves the size if the memory does not suffice."""
 
     def __init__(self, settings: MethodSettings, model: LoadedModel, clock: Clock):
         self._model = model
@@ -82,16 +83,16 @@ class Explainer:
 
         Args:
           images: float32 [n, H, W, C], n at least 1.
-          requests: int32 [n, T], the targets of each as `Targets.requests` gives them.
+          requests: int32 [n, T], each image's targets from `Targets.requests`.
 
         Returns:
-          For each image why it has no explanation, or None; and the explanations of those that have, for all targets,
-          those of one image together. None where no image has any.
+          For each image the problem that prevents an explanation, or None. And the explanations of the other images for
+          all targets, those of one image together; None if no image has an explanation.
         """
         count, targets = requests.shape
         parts = [part for t in range(targets) for part in self._explain(images, requests[:, t])]
 
-        # One row an image and target, target by target.
+        # One row per image and target, target by target.
         sizes = [1 if part is None else len(part.targets) for part in parts]
         explained = np.repeat([part is not None for part in parts], sizes)
         found: np.ndarray = np.full(targets * count, None, object)
@@ -111,7 +112,7 @@ class Explainer:
         return problems, joined
 
     def _explain(self, images: np.ndarray, targets: np.ndarray) -> list[Explanation | None]:
-        """Explanations of images [n, H, W, C], in order; None for an image that does not fit the memory alone."""
+        """Explanations of images [n, H, W, C], in order; None for an image that does not fit the memory even alone."""
         explained: list[Explanation | None] = []
         start = 0
         while start < len(images):
@@ -132,7 +133,7 @@ class Explainer:
 
 
 def batch_size_of(settings: MethodSettings, model: LoadedModel) -> int:
-    """The configured batch size, or the one that `sensible_batch` finds when this is first asked of a model."""
+    """The configured batch size, or the one that `sensible_batch` chose at the first call for this model."""
     if settings.batch_size is not None:
         return settings.batch_size
     if model.batch_size is None:
@@ -149,7 +150,7 @@ def batch_size_of(settings: MethodSettings, model: LoadedModel) -> int:
 
 
 def activation_bytes(model: LoadedModel) -> int:
-    """Bytes of one image's activations, of all layers, in float32."""
+    """The bytes of one image's activations in all layers, in float32."""
     height, width = model.input_size
     floats = 0
     for value in itertools.chain.from_iterable(step.outputs for step in model.exposed.program.steps):
@@ -159,7 +160,7 @@ def activation_bytes(model: LoadedModel) -> int:
 
 
 def _take(explanation: Explanation, rows: np.ndarray) -> Explanation:
-    """The explanations of the given rows, in their order."""
+    """The explanations with only the given rows, in the order of `rows`."""
     values = ((field.name, getattr(explanation, field.name)) for field in dataclasses.fields(explanation))
     return dataclasses.replace(
         explanation, **{name: value[rows] for name, value in values if isinstance(value, np.ndarray)}
@@ -167,7 +168,7 @@ def _take(explanation: Explanation, rows: np.ndarray) -> Explanation:
 
 
 def _not_finite(explanation: Explanation, method: str) -> np.ndarray:
-    """For each row the `Problem` that something in it is not finite, None where all is well. object [N]."""
+    """For each row a `Problem` if one of its values is not finite, else None: object [N]."""
     problems = np.full(len(explanation.targets), None, object)
     terms = ("input_term", "bias_term") if METHODS[method].complete else ()
     for name in reversed(("logits", "maps", *terms)):

@@ -1,4 +1,4 @@
-"""Beam's file systems: told their options before the first look, and what is to be installed for each."""
+"""Sets the options of Beam's file systems, and checks that a path's file system can be used."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from apache_beam.io.aws.clients.s3.messages import S3ClientError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
-# Options of Beam's file systems that give access to a store; they are nobody else's business.
+# Options of Beam's file systems that contain secrets. Their values are never shown.
 SECRETS = ("s3_secret_access_key", "s3_session_token", "azure_connection_string")
 
-# What a scheme needs, and how it is installed.
+# The module that each scheme needs, and the package that provides it.
 _NEEDED = {
     "gs": ("google.cloud.storage", "fullgrad-beam[gcp]"),
     "s3": ("boto3", "fullgrad-beam[aws]"),
@@ -23,7 +23,7 @@ _NEEDED = {
     "hdfs": ("hdfs", "hdfs"),
 }
 
-# What Beam's file systems raise where a file cannot be read or written; its own errors are kinds of OSError.
+# The errors of Beam's file systems for files that cannot be read or written. Beam's own errors are OSErrors.
 STORE_ERRORS: tuple[type[Exception], ...] = (OSError, S3ClientError)
 try:
     from google.api_core.exceptions import GoogleAPIError
@@ -33,7 +33,7 @@ except ImportError:  # without the extra gcp
 else:
     STORE_ERRORS = (*STORE_ERRORS, GoogleAPIError, GoogleAuthError)
 
-# And what they raise of a path that is none.
+# ValueError is raised for a malformed path.
 READ_ERRORS: tuple[type[Exception], ...] = (*STORE_ERRORS, ValueError)
 
 _BeamClient = boto3_client.Client
@@ -42,17 +42,17 @@ _connecting = threading.Lock()
 
 
 class UnusableFileSystem(ValueError):
-    """A path is on a file system that cannot be used here; one sentence that says what would be right."""
+    """A path is on a file system that cannot be used here. One sentence says what would be right."""
 
 
 def use_options(flags: Sequence[str]) -> None:
-    """Tells Beam's file systems their options, such as `--s3_endpoint_url=…`; others are taken and not looked at."""
+    """Sets the options of Beam's file systems, such as `--s3_endpoint_url=…`. Other options are ignored."""
     FileSystems.set_options(PipelineOptions(list(flags)))
     _share_connections()
 
 
 def use_options_if_none_are_set(flags: Sequence[str] = ()) -> None:
-    """Like `use_options`, where nobody has told them any. Without options at all, s3:// cannot be used."""
+    """Like `use_options`, unless options are already set. Without any options s3:// cannot be used."""
     if FileSystems._pipeline_options is None:
         use_options(flags)
     _share_connections()
@@ -62,11 +62,11 @@ def check_file_system(what: str, path: str) -> None:
     """Refuses a path on a file system that Beam does not know, or whose client is not installed.
 
     Args:
-      what: the key or argument that names the path.
+      what: the key or argument that contains the path.
       path: a path, pattern or URL.
 
     Raises:
-      UnusableFileSystem: it cannot be used here.
+      UnusableFileSystem: the file system cannot be used here.
     """
     scheme = FileSystems.get_scheme(path)
     if scheme is None:
@@ -82,7 +82,7 @@ def check_file_system(what: str, path: str) -> None:
         FileSystems.get_filesystem(path)
     except ValueError as error:
         raise UnusableFileSystem(
-            f"{what}: {path} is on {scheme}://, which is no file system that Beam knows; it must be a local path or "
+            f"{what}: {path} is on {scheme}://, which is not a file system that Beam knows; it must be a local path or "
             f"one of {', '.join(f'{known}://' for known in _NEEDED)}"
         ) from error
     if scheme == "s3":
@@ -130,9 +130,9 @@ def _connection(options: PipelineOptions) -> Any:
 
 
 def _check_bucket(what: str, path: str) -> None:
-    """Asks once whether a bucket of S3 can be reached: Beam itself would try again for ten minutes.
+    """Checks with one request that a bucket of S3 can be reached. Beam itself would retry for ten minutes.
 
-    A bucket whose files may be read and not be listed is let through, as a single file in it may be a model.
+    A bucket that cannot be listed is accepted, because a model in it may still be readable.
     """
     import botocore.exceptions
 
@@ -150,7 +150,7 @@ def _check_bucket(what: str, path: str) -> None:
         said = str(error).rstrip(".")
     if said:
         raise UnusableFileSystem(
-            f"{what}: {path} cannot be reached, as {said} (another service than Amazon's is named by the option "
+            f"{what}: {path} cannot be reached, as {said} (for a service other than Amazon's, set the option "
             "s3_endpoint_url)"
         )
 
@@ -158,5 +158,5 @@ def _check_bucket(what: str, path: str) -> None:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of a package around it
+    except ModuleNotFoundError:  # its parent package is missing
         return False

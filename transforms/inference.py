@@ -1,4 +1,4 @@
-"""Explanations in a Beam pipeline of one's own: a model handler for `RunInference`, and a transform for images."""
+"""Explanations in your own Beam pipeline: a model handler for `RunInference`, and a transform for images."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ import numpy as np
 from apache_beam.ml.inference.base import MaybeKeyedModelHandler, ModelHandler, PredictionResult, RunInference
 
 from transforms.clock import Clock
-from transforms.decode import EXIF, Exif, Resize, UndecodableImage, decode_ahead, decode_image, resize_image
 from transforms.explainer import Explainer, MethodSettings, Problem
 from transforms.fullgrad import Explanation, Options
+from transforms.images import EXIF, Affine, Exif, Resize, UndecodableImage, decode_ahead, decode_image, resize_image
 from transforms.memory import usable_cores
 from transforms.methods import NOISE_LEVEL, SAMPLES
-from transforms.model import LoadedModel, ModelSpec, read_class_names
-from transforms.preprocess import Affine
+from transforms.models import LoadedModel, ModelSpec, read_class_names
 from transforms.targets import Targets
 
-# An encoded image, or one decoded already: uint8 [h, w, 3], or grey as [h, w, 1] or [h, w].
+# An encoded image, or a decoded one: uint8 [h, w, 3], or grey as [h, w, 1] or [h, w].
 Image: TypeAlias = bytes | np.ndarray
 
-# How many images are gathered for a worker that finds its batch size by itself: the largest that this is on CPUs.
-_AT_ONCE = 128
+# The images per call if the worker chooses its batch size: the largest batch size on CPUs.
+_IMAGES_PER_CALL = 128
 
 _RESIZE = Resize()
 
 
 class CannotExplain(ValueError):
-    """Images of a batch have no explanation; one sentence says how many, and of the first one why."""
+    """Images of a batch have no explanation. One sentence says how many, and the reason for the first one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class ImageExplanation:
-    """Why one image was, or was not, taken for one class.
+    """The explanation of one image for one class.
 
-    The terms are FullGrad's, as in `transforms.fullgrad.Explanation`; NaN with methods that do not decompose the logit.
+    The terms are FullGrad's, as in `transforms.fullgrad.Explanation`. They are NaN if the method does not decompose the
+    logit.
 
     Attributes:
       map: float32 [H, W].
       logits: float32 [K], before any softmax or sigmoid.
       target: the explained class.
-      target_name: its name; None where no class names were given.
+      target_name: its name; None without class names.
       input_term: ⟨∇ₓf, x⟩.
       bias_term: the sum of all layers' terms.
-      unlocated_term: the part of it that has no place in the image and is not in the map.
-      completeness_error: how nearly the terms add up to the logit; at most 1e-4 in float32.
+      unlocated_term: the sum of the terms without a position in the image. The map does not contain them.
+      completeness_error: how far the sum of the terms is from the logit; at most 1e-4 in float32.
     """
 
     map: np.ndarray
@@ -65,7 +65,7 @@ class ImageExplanation:
 
     @property
     def logit(self) -> float:
-        """The explained class's."""
+        """The explained class's logit."""
         return float(self.logits[self.target])
 
     @property
@@ -79,9 +79,9 @@ class ImageFailure:
     """Why one image has no explanation.
 
     Attributes:
-      image: as it was given.
+      image: the image as it was given.
       stage: `decode` or `explain`.
-      error: its kind: `UndecodableImage`, `NotFinite` or `OutOfMemory`.
+      error: the kind of error: `UndecodableImage`, `NotFinite` or `OutOfMemory`.
       message: one sentence.
     """
 
@@ -92,9 +92,9 @@ class ImageFailure:
 
 
 class ImageExplainer:
-    """A loaded model and how it explains: what `RunInference` shares among threads, or processes.
+    """A loaded model with its settings. `RunInference` shares it among threads or processes.
 
-    Those reach it by a proxy that has its methods alone.
+    Other processes use it through a proxy, which has only its methods.
     """
 
     def __init__(self, spec: ModelSpec, settings: MethodSettings):
@@ -104,7 +104,7 @@ class ImageExplainer:
         self._explainer = Explainer(settings, self._model, Clock())
 
     def explain(self, images: Sequence[Image]) -> list[tuple[ImageExplanation, ...] | ImageFailure]:
-        """For each image its explanations, one a target, or why it has none; in order."""
+        """For each image its explanations, one per target, or its failure; in order."""
         ahead = max(1, len(images))
         prepared = list(decode_ahead(images, self._prepare, threads=min(8, usable_cores()), ahead=ahead))
         usable = [pixels for pixels in prepared if not isinstance(pixels, ImageFailure)]
@@ -118,16 +118,16 @@ class ImageExplainer:
         return outcomes
 
     def _explain(self, images: list[np.ndarray]) -> list[tuple[ImageExplanation, ...] | Problem]:
-        """The same of images as the model takes them, float32 [H, W, C]."""
+        """The explanations of preprocessed images, float32 [H, W, C], or the problems; in order."""
         if not images:
             return []
         problems, explanation = self._explainer.explain(np.stack(images), np.tile(self._requests, (len(images), 1)))
-        each = iter(()) if explanation is None else self._each(explanation)
+        each = iter(()) if explanation is None else self._image_explanations(explanation)
         targets = len(self._requests)
         return [tuple(itertools.islice(each, targets)) if problem is None else problem for problem in problems]
 
     def _prepare(self, image: Image) -> np.ndarray | ImageFailure:
-        """An image as the model takes it, float32 [H, W, C]."""
+        """Decodes, resizes and preprocesses an image: float32 [H, W, C]."""
         model = self._model
         try:
             if isinstance(image, np.ndarray):
@@ -142,7 +142,7 @@ class ImageExplainer:
             return ImageFailure(image, "decode", type(error).__name__, str(error))
         return model.preprocess(pixels[None])[0]
 
-    def _each(self, explanation: Explanation) -> Iterator[ImageExplanation]:
+    def _image_explanations(self, explanation: Explanation) -> Iterator[ImageExplanation]:
         for i, target in enumerate(explanation.targets.tolist()):
             yield ImageExplanation(
                 map=explanation.maps[i],
@@ -159,17 +159,18 @@ class ImageExplainer:
 class FullGradModelHandler(ModelHandler):
     """Explains images in `RunInference`: `images | RunInference(FullGradModelHandler("resnet20.keras"))`.
 
-    In come images, encoded or decoded: bytes of a JPEG, PNG, …, or arrays of uint8 [h, w, 3], or grey as [h, w, 1] or
-    [h, w], of any size; they are resized and scaled as a run of `fullgrad` does it. Arrays of floats are refused, since
-    nothing says what has been done to them. With keys, wrap this in Beam's `KeyedModelHandler`.
+    The input is images of any size, encoded or decoded: bytes of a JPEG, PNG, …, or arrays of uint8 [h, w, 3], or grey
+      as
+    [h, w, 1] or [h, w]. They are resized and scaled as in a run of `fullgrad`. Arrays of floats are refused, because it
+    is unknown how they were scaled. For pairs of key and image, wrap this handler in Beam's `KeyedModelHandler`.
 
-    Out comes a `PredictionResult` an image: `example` is the image as it was given, `inference` an `ImageExplanation`,
-    or where `targets` asks for several classes a tuple of them, and `model_id` the model's file, or else the
-    application's name. What becomes of an image that cannot be explained is said by `failures`.
+    The output is a `PredictionResult` per image. `example` is the image as it was given. `inference` is an
+    `ImageExplanation`, or a tuple of them if `targets` asks for several classes. `model_id` is the model's file, or the
+    application's name. `failures` says what happens to an image that cannot be explained.
 
-    The model is loaded as `RunInference` says: once a process, or once a machine with `large_model`. All batches are
-    padded to one size, so that the model is traced once; where bundles are small, as in streaming,
-    `max_batch_duration_secs` gathers images over several.
+    `RunInference` loads the model once per process, or once per machine with `large_model`. All batches are padded to
+    one size, so that the model is traced once. If bundles are small, as in streaming, `max_batch_duration_secs`
+    collects images over several bundles.
     """
 
     def __init__(
@@ -202,33 +203,34 @@ class FullGradModelHandler(ModelHandler):
         model_copies: int | None = None,
         env_vars: Mapping[str, str] | None = None,
     ):
-        """What is not explained here is as in the configuration of a run: see `fullgrad run --help`.
+        """Arguments have the meaning of the configuration's keys; see also `fullgrad run --help`.
 
         Args:
-          path: the model file, .keras or .h5, on any file system that Beam knows. Workers read it, and only they.
-          application: the name of a model in `keras.applications`, in place of a path.
-          weights: the application's: `imagenet`, the default, or a file.
-          output: which output of a model with several is explained, by name or index.
-          class_names: of the logits in their order, or a file of them (docs/labels.md), which is read here.
-          resize: how an image gets the model's size.
+          path: the model file, .keras or .h5, on any file system that Beam knows. Only the workers read it.
+          application: the name of a model in `keras.applications`, instead of a path.
+          weights: the application's weights: `imagenet`, the default, or a file.
+          output: the output that is explained, by name or index, if the model has several.
+          class_names: the class names in the order of the logits, or a file of them (docs/labels.md). The file is read
+            here, not by the workers.
+          resize: how images are brought to the model's size.
           scale: how pixels are scaled: `auto` (an application's own way, and none for a file), `none`, `tf`, `torch`,
             `caffe`, the name of an application, or an `Affine`.
-          exif: what becomes of an orientation in an encoded image's EXIF or XMP: `ignore` or `apply`. An array is taken
-            as it is.
-          trust: whether the model file may run code of its own.
-          custom_objects: with `trust`, the module that defines the file's own layers, or several; workers import them.
+          exif: what is done with an orientation in an encoded image's EXIF or XMP: `ignore` or `apply`. Arrays are not
+            turned.
+          trust: whether code in the model file may run.
+          custom_objects: with `trust`, one or several modules that define the file's own layers. Workers import them.
           method, maps, biases, contrast, samples, noise_level, seed: as in `transforms.fullgrad.explain`.
           targets: `predicted`; `top-K`, such as `top-3`; or class indices.
-          map_size: height and width of maps; None for the model's input size.
-          batch_size: images a pass; None for as many as suit the model and the memory.
-          jit: whether XLA compiles the model; None for what is faster.
-          failures: what becomes of an image that cannot be explained. `raise`: its batch fails with `CannotExplain`,
-            which `RunInference(…).with_exception_handling()` sets aside with all its images. `return`: its `inference`
-            is an `ImageFailure`, and the others are explained.
+          map_size: height and width of the maps; None for the model's input size.
+          batch_size: images per pass; None chooses a size that suits the model and the memory.
+          jit: whether XLA compiles the model; None chooses the faster way.
+          failures: what happens to an image that cannot be explained. `raise`: its batch fails with `CannotExplain`;
+            `RunInference(…).with_exception_handling()` then sets the whole batch aside. `return`: its `inference` is an
+            `ImageFailure`, and the other images are explained.
           max_batch_duration_secs, large_model, model_copies, env_vars: as in Beam's `ModelHandler`.
 
         Raises:
-          ValueError: an argument is not what it may be; one sentence.
+          ValueError: an argument has a wrong value; one sentence says what would be right.
         """
         if (path is None) == (application is None):
             raise ValueError(
@@ -253,9 +255,9 @@ class FullGradModelHandler(ModelHandler):
             raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 up, or None")
         if failures not in ("raise", "return"):
             raise ValueError(f"failures is {failures!r}; it must be raise or return")
-        Options(method, maps, biases, contrast, _size(map_size), samples, noise_level, seed)  # which checks them
+        Options(method, maps, biases, contrast, _size(map_size), samples, noise_level, seed)  # checks the arguments
         self._spec = ModelSpec(
-            fingerprint="",  # which tells cached models apart; here RunInference keeps them
+            fingerprint="",  # not needed: it tells cached models apart, and here RunInference keeps the model
             path=None if path is None else os.fspath(path),
             application=application,
             weights=weights,
@@ -268,7 +270,7 @@ class FullGradModelHandler(ModelHandler):
             custom_objects=modules,
         )
         self._spec.check()
-        at_once = batch_size or _AT_ONCE
+        at_once = batch_size or _IMAGES_PER_CALL
         self._settings = MethodSettings(
             targets=_targets(targets),
             method=method,
@@ -294,7 +296,7 @@ class FullGradModelHandler(ModelHandler):
         )
 
     def returning_failures(self) -> FullGradModelHandler:
-        """The same with `failures="return"`."""
+        """A copy with `failures="return"`."""
         other = copy.copy(self)
         other._failures = "return"
         return other
@@ -303,7 +305,7 @@ class FullGradModelHandler(ModelHandler):
         """Loads the model.
 
         Raises:
-          UnusableModel: it cannot be loaded or explained, or does not have the classes that are asked for.
+          UnusableModel: the model cannot be loaded or explained, or does not have the classes of `targets`.
         """
         return ImageExplainer(self._spec, self._settings)
 
@@ -313,7 +315,7 @@ class FullGradModelHandler(ModelHandler):
         """Explains any number of images.
 
         Raises:
-          CannotExplain: one of them cannot be explained, where `failures` is `raise`.
+          CannotExplain: `failures` is `raise`, and one of the images cannot be explained.
         """
         outcomes = model.explain(batch)
         failed = [(i, outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, ImageFailure)]
@@ -329,7 +331,7 @@ class FullGradModelHandler(ModelHandler):
         ]
 
     def update_model_path(self, model_path: str | None = None) -> None:
-        """Takes another model file, or other weights of the application; `RunInference` then loads the model again."""
+        """Sets another model file, or other weights of the application. `RunInference` then loads the model again."""
         if not model_path:
             return
         if self._spec.application is None:
@@ -342,16 +344,16 @@ class FullGradModelHandler(ModelHandler):
         return self._spec.path or own_weights or self._spec.application
 
     def validate_inference_args(self, inference_args: Mapping[str, Any] | None) -> None:
-        """Refuses arguments to the model: it takes images alone."""
+        """Refuses arguments to the model, which takes only images."""
         if inference_args:
             raise ValueError(f"inference_args has {', '.join(inference_args)}, but FullGradModelHandler takes none")
 
     def get_num_bytes(self, batch: Sequence[Image]) -> int:
-        """The bytes of what was given, be it images or not."""
+        """The bytes of a batch, also of elements that are not images."""
         return sum(image.nbytes if isinstance(image, np.ndarray) else sys.getsizeof(image) for image in batch)
 
     def get_metrics_namespace(self) -> str:
-        """Where `RunInference` counts."""
+        """The namespace of `RunInference`'s metrics."""
         return "BeamML_FullGrad"
 
 
@@ -359,13 +361,13 @@ class FullGradModelHandler(ModelHandler):
 class ExplainImages(beam.PTransform):
     """Explains a PCollection of images: `explanations, failures = images | ExplainImages(handler)`.
 
-    In come images as the handler takes them, or pairs of a key and an image. Out come the explanations, an
-    `ImageExplanation` for each image and class that the handler's `targets` ask for, and as a second output, tagged
-    `failures`, an `ImageFailure` for each image that has none; where images came with keys, pairs of a key and that.
-    Every image is in exactly one of the outputs.
+    The input is images as the handler takes them, or pairs of a key and an image. The main output is an
+    `ImageExplanation` for each image and each class of the handler's `targets`. The second output, tagged `failures`,
+    is an `ImageFailure` for each image without an explanation. If images have keys, both outputs are pairs of a key and
+    the value. Every image is in exactly one of the outputs.
 
     Attributes:
-      handler: which model explains, and how. Its own `failures` is of no account here.
+      handler: the model and how it explains. Its own `failures` is ignored here.
     """
 
     FAILURES = "failures"
@@ -380,12 +382,12 @@ class ExplainImages(beam.PTransform):
         return (
             images
             | "Explain" >> RunInference(handler)
-            | "Part" >> beam.FlatMap(_part).with_outputs(self.FAILURES, main="explanations")
+            | "Part" >> beam.FlatMap(_separate).with_outputs(self.FAILURES, main="explanations")
         )
 
 
-def _part(result: PredictionResult | tuple[Any, PredictionResult]) -> Iterator[Any]:
-    """One image's explanations, or its failure under its tag, each with the image's key if it has one."""
+def _separate(result: PredictionResult | tuple[Any, PredictionResult]) -> Iterator[Any]:
+    """Yields one image's explanations, or its failure under its tag, with the image's key if it has one."""
     keys = () if isinstance(result, PredictionResult) else result[:1]
     inference = (result if isinstance(result, PredictionResult) else result[1]).inference
     for each in inference if isinstance(inference, tuple) else (inference,):

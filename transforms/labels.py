@@ -1,4 +1,4 @@
-"""What a label may be, and which class it means: one rule for every format of shards."""
+"""Reads labels and finds the class that each one means, by the same rules for every format of shards."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 # A class index, a class name, or one number for each class.
 Label = int | str | tuple[float, ...]
 
-# Numbers written as text; `3.0` is what integers with gaps become on their way through pandas.
+# A number written as text. pandas writes integers as `3.0` if some are missing.
 _INDEX = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?", re.ASCII)
 
-# How far probabilities may be from adding up to 1: a thousand of them in float16 are off by less.
+# The sum of probabilities may differ from 1 by this much. A thousand of them in float16 differ by less.
 _SUM_TOLERANCE = 0.01
 
 _RIGHT = (
@@ -23,21 +23,21 @@ _RIGHT = (
 
 
 class UnusableLabel(ValueError):
-    """A label that says nothing about the class, or not which one; one sentence with what would be right."""
+    """A label does not tell the class. One sentence says what would be right."""
 
 
 def as_label(value: object) -> Label | None:
-    """A label from whatever a shard holds.
+    """The label in a value from a shard.
 
-    Text is stripped, in bytes it is UTF-8. Whole floats are indices. A list of one value is that value, as TFRecords
-    hold every number in a list.
+    Text is stripped; bytes are UTF-8 text. Whole floats are indices. A list of one value is that value, because
+    TFRecords store every number in a list.
 
     Returns:
-      A class index, a class name, one float for each number of a list, or None where the label is not known: it is
-      absent, empty, NaN, or a negative number (the usual mark of "unknown").
+      A class index, a class name, a tuple of floats for a list of numbers, or None for an unknown label: an absent or
+      empty one, NaN, or a negative number, which usually marks "unknown".
 
     Raises:
-      UnusableLabel: it can be neither.
+      UnusableLabel: the value cannot be a label.
     """
     if isinstance(value, str | bytes):
         return _as_text(value)
@@ -62,7 +62,7 @@ def _as_text(value: str | bytes) -> str | None:
             value = value.decode("utf-8")
         except UnicodeDecodeError:
             raise UnusableLabel(f"the label is bytes that are no text in UTF-8, {_shown(value)}; {_RIGHT}") from None
-    return value.strip("\0 \t\r\n\v\f") or None  # NumPy and fixed-size columns fill up with zeros
+    return value.strip("\0 \t\r\n\v\f") or None  # NumPy and fixed-size columns pad text with zeros
 
 
 def _as_index(value: float | decimal.Decimal) -> int | None:
@@ -74,11 +74,11 @@ def _as_index(value: float | decimal.Decimal) -> int | None:
 
 
 class Classes:
-    """The classes of a model, and which of them a label means.
+    """The classes of a model. It finds the class that a label means.
 
     Attributes:
-      count: how many classes there are.
-      names: their names in the order of the logits; None where they have none.
+      count: the number of classes.
+      names: their names in the order of the logits; None if there are none.
     """
 
     def __init__(self, count: int, names: Sequence[str] | None = None):
@@ -87,11 +87,11 @@ class Classes:
         self._places = places_of(names or ())
 
     def index_of(self, label: Label | None) -> int | None:
-        """The class index of a label; None where it is not known.
+        """The class index of a label; None for an unknown label.
 
         Raises:
-          UnusableLabel: a name that no class or several classes have, an index beyond the classes, or a list that does
-            not say which one class it is.
+          UnusableLabel: no class or several classes have the name, the index is beyond the classes, or a list does not
+            tell a single class.
         """
         if isinstance(label, tuple):
             return self._likeliest(label)
@@ -126,7 +126,7 @@ class Classes:
         raise UnusableLabel(f"the label {name!r} is not among model.class_names")
 
     def _likeliest(self, values: tuple[float, ...]) -> int:
-        """The class of a one-hot label, or of the largest probability."""
+        """The class of a one-hot label, or the class with the largest probability."""
         if len(values) != self.count:
             raise UnusableLabel(
                 f"the label is a list of {len(values)} numbers, and the model has {self.count} classes; {_RIGHT}"
@@ -150,7 +150,7 @@ class Classes:
 
 
 def places_of(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """For every name, the class indices that have it: more than one where names repeat, as ImageNet's `crane`."""
+    """The class indices of each name. A repeated name, such as ImageNet's `crane`, has several."""
     places: dict[str, tuple[int, ...]] = {}
     for place, name in enumerate(names):
         places[name] = (*places.get(name, ()), place)

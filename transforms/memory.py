@@ -1,4 +1,4 @@
-"""How much memory there is at hand, and how many images may share it."""
+"""Finds the available memory and a batch size that fits it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import math
 import os
 import pathlib
 
-# What a pass holds of an image over its activations: themselves, their gradients, and copies of some in other layouts.
-# The resident memory of processes grew by less, 1.1 to 1.3 of the activations; the rest is for what was not seen.
-_HELD = 3
+# The memory of a pass, as a multiple of the images' activations: the activations, their gradients, and copies of some
+# in other layouts. Measured processes grew by only 1.1 to 1.3 times the activations; the rest is a reserve.
+_PASS_OVER_ACTIVATIONS = 3
 
-# A process takes so much of the memory at hand and leaves the rest: to decoded images and maps, and to the processes
-# that other workers on the machine are about to start.
-_PART = 1 / 4
+# A process takes this share of the available memory. The rest is for decoded images and maps, and for other workers'
+# processes that are about to start on the machine.
+_SHARE = 1 / 4
 
-# On CPUs, speed is that of memory once a batch's activations exceed the caches: 8, 16 and 32 images of 224² are within
-# 8 % of each other on ResNet-50, MobileNetV2 and SqueezeNet, as are 64 to 512 of 32² on ResNet-20. Larger batches only
-# take memory, and leave a unit fewer of them to decode ahead of and to write behind.
+# On CPUs, memory limits the speed once a batch's activations exceed the caches. The speeds with 8, 16 and 32 images of
+# 224² are within 8 % of each other on ResNet-50, MobileNetV2 and SqueezeNet; so are those with 64 to 512 images of 32²
+# on ResNet-20. Larger batches only take memory. And with fewer batches per unit, less decoding and writing overlaps
+# with the compute.
 _ENOUGH_BYTES_ON_CPUS = 1 << 29
 _ENOUGH_IMAGES_ON_CPUS = 8
 _MOST_ON_CPUS = 128
@@ -34,20 +35,20 @@ def sensible_batch(
 ) -> int:
     """How many images to compute in a batch.
 
-    The largest power of two that the memory allows and that is of use: on accelerators at most 512; on CPUs as many as
-    have 512 MiB of activations, at least 8 and as many as there are cores, which share the images out, and at most 128.
-    Then as few as give the same number of batches a unit, or as many more as keep all that go on at once busy to the
-    end, so that little of the last one is padding.
+    First, the largest power of two that fits the memory and is useful. On accelerators that is at most 512. On CPUs it
+    is the number of images with 512 MiB of activations, at least 8, at least one per core, and at most 128.
+    Then the size is reduced so that a unit's images fill its batches evenly and little of the last one is padding.
+    Batches that run at once all get the same number of images.
 
     Args:
-      image_bytes: of all activations of one image.
-      memory: bytes at hand.
-      accelerator: whether one computes; `memory` is then its own.
-      cores: how many compute a batch.
-      batches_at_once: how many batches are computed at once, and share the memory.
-      unit_images: how many images a unit has; None where that is not known.
+      image_bytes: the bytes of all activations of one image.
+      memory: the available bytes.
+      accelerator: whether an accelerator computes; `memory` is then the accelerator's.
+      cores: the number of cores that compute a batch.
+      batches_at_once: the number of batches that are computed at once and share the memory.
+      unit_images: the number of images in a unit; None if it is unknown.
     """
-    fits = int(memory * _PART) // (_HELD * max(1, image_bytes) * batches_at_once)
+    fits = int(memory * _SHARE) // (_PASS_OVER_ACTIVATIONS * max(1, image_bytes) * batches_at_once)
     if accelerator:
         useful = _MOST_ON_ACCELERATORS
     else:
@@ -58,26 +59,26 @@ def sensible_batch(
         return size
     rounds = math.ceil(unit_images / size / batches_at_once)
     even = math.ceil(unit_images / (rounds * batches_at_once))
-    # Accelerators' matrix units take numbers in eights.
+    # Accelerators' matrix units work on multiples of eight.
     return min(size, -8 * (-even // 8)) if accelerator else even
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_at_hand(root: str | os.PathLike[str] = "/") -> int:
-    """Bytes of main memory that can be had now: of the machine, and of the container where that has a limit.
+    """The bytes of main memory that are available now, on the machine and within the container's limit.
 
     Args:
-      root: where /proc and /sys are; for tests.
+      root: the folder that has `proc` and `sys`; for tests.
     """
     root = pathlib.Path(root)
     found = [amount for amount in (_of_machine(root), _of_container(root)) if amount is not None]
     if found:
         return max(0, min(found))
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # where there is no /proc, as on macOS
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # without /proc, as on macOS
 
 
 def _of_machine(root: pathlib.Path) -> int | None:
@@ -88,7 +89,7 @@ def _of_machine(root: pathlib.Path) -> int | None:
 
 
 def _of_container(root: pathlib.Path) -> int | None:
-    """What a control group's limit leaves; None where there is no limit."""
+    """The bytes left below a control group's limit; None without a limit."""
     groups = root / "sys" / "fs" / "cgroup"
     for folder, limit, used, cache in (
         (groups, "memory.max", "memory.current", "inactive_file"),
@@ -97,7 +98,7 @@ def _of_container(root: pathlib.Path) -> int | None:
         most, now = _lines(folder / limit), _lines(folder / used)
         if not most or not now or not most[0].isdigit():
             continue
-        # Files that were read count as used, but are given up for whoever needs the memory.
+        # Cached files count as used, but the kernel drops them when memory is needed.
         statistics = dict(line.split()[:2] for line in _lines(folder / "memory.stat") if len(line.split()) >= 2)
         return int(most[0]) - int(now[0]) + int(statistics.get(cache, 0))
     return None
@@ -111,9 +112,9 @@ def _lines(path: pathlib.Path) -> list[str]:
 
 
 def accelerator_memory() -> int:
-    """Bytes that TensorFlow may use of the first GPU, less what it uses now."""
+    """The bytes that TensorFlow may still use on the first GPU."""
     import tensorflow as tf
-    from tensorflow.python.client import device_lib  # nothing public says how much there is
+    from tensorflow.python.client import device_lib  # there is no public way to get a GPU's memory
 
     limits = [device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU"]
     used = int(tf.config.experimental.get_memory_info("GPU:0")["current"])

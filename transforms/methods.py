@@ -1,4 +1,4 @@
-"""The methods that explain images, by name, and which options each takes. Needs no framework."""
+"""The methods that explain images, by name, and the options that each accepts. Imports no framework."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-# As in the authors' Smooth FullGrad (idiap/fullgrad-saliency); SmoothGrad's paper has 50 samples, and 0.1 to 0.2.
+# As in the authors' Smooth FullGrad (idiap/fullgrad-saliency). SmoothGrad's paper uses 50 samples and 0.1 to 0.2.
 SAMPLES = 25
 NOISE_LEVEL = 0.15
 
-# The options that not every method takes, with the values that every method does.
+# The options that only some methods accept, with the values that every method accepts.
 DEFAULTS: Mapping[str, Any] = {
     "maps": "reference",
     "biases": "all",
@@ -22,13 +22,13 @@ DEFAULTS: Mapping[str, Any] = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Method:
-    """What a method takes and gives.
+    """What a method accepts and computes.
 
     Attributes:
-      maps: the kinds of maps that it can make.
-      biases: whether it has bias terms to choose from.
-      noise: whether it averages over noisy copies of the image, and so takes `samples`, `noise_level` and `seed`.
-      complete: whether it decomposes the logit into terms, whose sum can be checked.
+      maps: the kinds of maps that it can compute.
+      biases: whether it has bias terms, so that `biases` can choose among them.
+      noise: whether it averages over noisy copies of the image. It then accepts `samples`, `noise_level` and `seed`.
+      complete: whether it decomposes the logit into terms. Their sum can then be checked.
     """
 
     maps: tuple[str, ...] = ("reference",)
@@ -49,7 +49,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def takers(option: str, value: object) -> tuple[str, ...]:
-    """The methods that take a value of one of the `DEFAULTS`' options."""
+    """The methods that accept a value of an option in `DEFAULTS`."""
 
     def takes(method: Method) -> bool:
         if option == "maps":
@@ -60,5 +60,5 @@ def takers(option: str, value: object) -> tuple[str, ...]:
 
 
 def misplaced(method: str, options: Mapping[str, object]) -> str | None:
-    """The first of `options` whose value the method does not take; None where it takes all."""
+    """The first of `options` whose value the method does not accept; None if it accepts all."""
     return next((option for option, value in options.items() if method not in takers(option, value)), None)

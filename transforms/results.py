@@ -1,4 +1,4 @@
-"""What becomes of explanations: figures, statistics, rows of maps and rows of errors."""
+"""Turns explanations into figures, statistics and rows of maps, and failures into rows of errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from transforms.clock import Clock
 from transforms.fullgrad import Explanation
-from transforms.model import LoadedModel
-from transforms.parts import ERRORS, MAPS, RowWriter, encode_maps
+from transforms.models import LoadedModel
+from transforms.output import ERRORS, MAPS, RowWriter, encode_maps
 from transforms.sources import Record
 from transforms.statistics import (
     COARSE,
@@ -28,7 +28,7 @@ from transforms.unit import LabelCounts, Unit
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
-    """An error row: an image, or the rest of a shard, that has no map."""
+    """An error row: an image without a map, or the unreadable rest of a shard."""
 
     image_id: str | None
     index: int | None
@@ -39,10 +39,10 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Decoded:
-    """A record ready for the model, or why it is not.
+    """A record that is ready for the model, or its failure.
 
     Attributes:
-      pixels: [H, W, C], uint8 as decoded, then float32 as the model takes them; None where there are none.
+      pixels: [H, W, C], uint8 after decoding, float32 after preprocessing; None after a failure or once in a batch.
     """
 
     record: Record
@@ -51,12 +51,12 @@ class Decoded:
     failure: Failure | None
 
 
-class Results:
-    """What becomes of explanations: figures, statistics and rows. Not for several threads at once.
+class UnitResults:
+    """Turns a unit's explanations into figures, statistics and rows. Not for several threads at once.
 
     Attributes:
       partial: the statistics so far.
-      labels: how labels and predictions compare so far, without labels beyond the classes.
+      labels: the counts of labels and predictions so far, without labels beyond the classes.
     """
 
     def __init__(self, unit: Unit, model: LoadedModel, rows: RowWriter, clock: Clock, *, map_dtype: str, grid: int):
@@ -69,7 +69,7 @@ class Results:
         self.labels = LabelCounts(model.exposed.classes)
 
     def add(self, images: Sequence[Decoded], explanation: Explanation) -> None:
-        """Adds images and their explanations, as many of each image and those together."""
+        """Adds images and their explanations. Each image has the same number of explanations, one after the other."""
         each = len(explanation.targets) // len(images)
         sources = [image for image in images for _ in range(each)]
         first = np.arange(len(sources)) % each == 0
@@ -167,16 +167,16 @@ def _map_rows(
 
 
 def _null_for_nan(values: np.ndarray) -> pa.Array:
-    """NaN, as where a map has no mass or a method no terms, becomes null: SQL would sort it as the largest number."""
+    """Replaces NaN by null, because SQL sorts NaN as the largest number. Maps without mass have NaN, for example."""
     return pa.array(values, pa.float32(), mask=np.isnan(values))
 
 
 def _null_for_none(classes: np.ndarray) -> pa.Array:
-    """−1, which stands for no class, becomes null."""
+    """Replaces −1, which stands for no class, by null."""
     return pa.array(classes, pa.int32(), mask=classes < 0)
 
 
 def errors_table(failures: Sequence[Failure], unit: Unit) -> pa.Table:
-    """In the order of the records, what has no place last."""
+    """The error rows in the order of the records. Failures without an index come last."""
     ordered = sorted(failures, key=lambda failure: (failure.index is None, failure.index))
     return pa.Table.from_pylist([{**dataclasses.asdict(f), "shard": unit.shard.path} for f in ordered], ERRORS)

@@ -1,4 +1,4 @@
-"""Which classes are explained for each image."""
+"""The classes that are explained for each image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Targets:
     """The classes that are explained for each image.
 
     Attributes:
-      kind: `predicted` and `label`, one class an image; `top`, the `ranks` classes with the largest logits; `list`, the
-        same `classes` for every image.
-      ranks: how many classes, largest logit first; 1 unless kind is `top`.
+      kind: `predicted` or `label`, one class per image; `top`, the `ranks` classes with the largest logits; or `list`,
+        the same `classes` for every image.
+      ranks: the number of classes, largest logit first; 1 unless kind is `top`.
       classes: the class indices; empty unless kind is `list`.
     """
 
@@ -24,14 +24,14 @@ class Targets:
 
     @property
     def per_image(self) -> int:
-        """How many classes are explained for one image, and so how many rows it gives."""
+        """The number of classes that are explained per image. An image gives as many rows."""
         return len(self.classes) if self.kind == "list" else self.ranks
 
     def requests(self, label: int | None) -> list[int]:
-        """One image's targets as `full_gradients` takes them: a class index, or −1 − r for the class of rank r.
+        """One image's targets as `full_gradients` takes them: class indices, or −1 − r for the class of rank r.
 
         Raises:
-          ValueError: the labels are explained, and this image has none.
+          ValueError: the targets are the labels, and this image has none.
         """
         if self.kind == "list":
             return list(self.classes)
@@ -43,7 +43,11 @@ class Targets:
 
     @classmethod
     def parse(cls, value: object) -> Targets:
-        """Reads what stands in the configuration: `predicted`, `label`, `top-3` or `[207, 281]`."""
+        """The targets of a configuration's value: `predicted`, `label`, `top-3` or `[207, 281]`.
+
+        Raises:
+          ValueError: the value is none of these.
+        """
         if isinstance(value, Targets):
             return value
         if value == "predicted":
@@ -59,7 +63,7 @@ class Targets:
         raise ValueError(f"not targets: {value!r}")
 
     def to_setting(self) -> str | list[int]:
-        """What `parse` reads."""
+        """The value that `parse` turns into these targets."""
         if self.kind == "list":
             return list(self.classes)
         return f"top-{self.ranks}" if self.kind == "top" else self.kind

@@ -1,4 +1,4 @@
-"""What travels between stages: shards, units of work and receipts. Small, hashable, and JSON on disk."""
+"""The values that travel between stages: shards, units of work and receipts. Small, hashable, stored as JSON."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shard:
-    """One file of images, or one folder of them.
+    """One file or one folder of images.
 
     Attributes:
-      path: where it is, on any file system that Beam knows.
+      path: its path, on any file system that Beam knows.
       format: `tfrecord`, `webdataset`, `parquet` or `folder`.
-      size: bytes in the file, or files in the folder; tells when a shard changed between two runs.
-      label: the class index that every image of a class folder has; None elsewhere.
-      name: what its images are called by, where its own name is not the only one: see `sources.ids`; None elsewhere.
+      size: the file's bytes, or the number of files in the folder. It shows whether a shard changed between two runs.
+      label: the class index of all images in a class folder; None for other shards.
+      name: the name that its images' ids begin with, if another shard has the same file name; otherwise None. See
+        `sources.ids`.
     """
 
     path: str
@@ -31,14 +32,14 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unit:
-    """A range of one shard's records: what is computed, committed, retried and resumed as one.
+    """A range of one shard's records. It is computed, committed, retried and resumed as a whole.
 
     Attributes:
       shard: the shard it belongs to.
       start: index of the first record.
-      stop: index after the last record; None means to the end of the shard, whatever follows there, so that damage
-        behind the last readable record is reported by exactly one unit.
-      records: how many records are expected, None where nobody counted them. For progress only.
+      stop: index after the last record; None is the end of the shard, wherever that is. So exactly one unit reports
+        damage after the last readable record.
+      records: the expected number of records; None if they were not counted. Only for progress.
     """
 
     shard: Shard
@@ -48,7 +49,7 @@ class Unit:
 
     @property
     def id(self) -> str:
-        """A stable, readable file stem: the same range of the same shard has the same id in every run."""
+        """A stable, readable file stem. The same range of the same shard has the same id in every run."""
         stem = re.sub(r"[^A-Za-z0-9._-]+", "_", self.shard.path.rstrip("/").rsplit("/", 1)[-1])[-80:]
         key = json.dumps([self.shard.path, self.start, self.stop]).encode()
         return f"{stem}-{self.start:09d}-{hashlib.blake2b(key, digest_size=5).hexdigest()}"
@@ -63,13 +64,13 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabelCounts:
-    """How labels compare with predictions, to notice labels that number the classes differently.
+    """Counts of labels and predictions. They reveal labels that number the classes differently from the model.
 
     Attributes:
-      classes: how many the model has.
-      labelled, correct: images that have a label, and those predicted so.
-      one_above, one_below: images whose label is the predicted class plus 1, and minus 1.
-      beyond: images that failed because their label is the number of classes.
+      classes: the model's number of classes.
+      labelled, correct: the number of images with a label, and of those predicted correctly.
+      one_above, one_below: the number of images whose label is the predicted class plus 1, and minus 1.
+      beyond: the number of images that failed because their label equals the number of classes.
     """
 
     classes: int
@@ -81,30 +82,30 @@ class LabelCounts:
 
     @classmethod
     def sum(cls, counts: Sequence[LabelCounts]) -> LabelCounts:
-        """Of several units, at least one, of a model."""
+        """The sum over units, at least one, of the same model."""
         names = [field.name for field in dataclasses.fields(cls) if field.name != "classes"]
         return cls(counts[0].classes, *(sum(getattr(each, name) for each in counts) for name in names))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Receipt:
-    """The commit mark of a unit: what has no receipt does not exist.
+    """The commit mark of a unit. A unit without a receipt does not exist for any reader.
 
     Attributes:
       unit: the unit that was explained.
-      run: identifies the run (not the configuration) that computed it.
-      images: records that were explained.
-      rows: rows in the maps part, one per explained image and target.
-      failures: error rows by kind, for example {"UndecodableImage": 2}.
+      run: identifies the run that computed it (not the configuration).
+      images: the number of explained records.
+      rows: the number of rows in the maps part, one per explained image and target.
+      failures: the number of error rows by kind, for example {"UndecodableImage": 2}.
       started, ended: seconds since the epoch.
-      seconds: where they went. `compute`: explaining, by all the batches that may go on at once, and `idle`: the rest.
-        The others go on at the same time, and are counted in seconds of a processor: `read`, `decode`, `statistics` and
-        `write`. `first_batch`: from the start until the first batch was explained; of a process's first unit, with
-        tracing and compiling.
-      batch_size: images a pass, at the end.
+      seconds: the time per stage. `compute` is the time of explaining, over all batches that run at once; `idle` is the
+        rest of the time. `read`, `decode`, `statistics` and `write` run at the same time and are processor seconds.
+        `first_batch` is the time until the first batch was explained; in a process's first unit it includes tracing and
+        compiling.
+      batch_size: images per pass, at the end.
       labels: how labels and predictions compare.
-      worker: host and process that computed it.
-      models_loaded: how often that process had loaded a model when it committed; 1 where loading works as meant.
+      worker: the host and process that computed it.
+      models_loaded: how many models that process had loaded at the commit; 1 if loading works as intended.
     """
 
     unit: Unit
@@ -116,7 +117,7 @@ class Receipt:
     ended: float
     worker: str
     models_loaded: int
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # receipts of earlier versions have none
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # missing in receipts of earlier versions
     batch_size: int | None = None
     labels: LabelCounts | None = None
 

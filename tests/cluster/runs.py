@@ -17,7 +17,7 @@ import psutil
 
 from tests.cluster.engines import Engine
 from tests.cluster.servers import ROOT, environment
-from transforms.parts import Output
+from transforms.output import Output
 from transforms.unit import Receipt
 
 _A_WHILE = 0.5

@@ -16,7 +16,7 @@ from tests.cluster.conftest import SLOW
 from tests.cluster.engines import Engine
 from tests.cluster.runs import LONG, Run
 from tests.outputs import assert_same_output
-from transforms.parts import Output, read_maps
+from transforms.output import Output, read_maps
 
 # A busy machine, or a first run that fetches its servers, takes minutes.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]

@@ -18,7 +18,7 @@ from tests.cluster.runs import LONG, Run
 from tests.cluster.s3 import BUCKET, Store, s3
 from tests.cluster.servers import ROOT, S3_CREDENTIALS, environment, free_port
 from tests.outputs import assert_same_output
-from transforms.parts import read_maps
+from transforms.output import read_maps
 
 # A busy machine, or a first run that fetches its servers, takes minutes.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]

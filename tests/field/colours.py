@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.cli import run_config
 from pipeline.config import Config
 from tests.samples import SIDE, configuration, encoded_images
-from transforms.parts import Output, read_maps, read_table
+from transforms.output import Output, read_maps, read_table
 
 IMAGES = encoded_images(12)
 RIGHT = [label for _, _, label in IMAGES]

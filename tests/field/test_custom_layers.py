@@ -15,8 +15,8 @@ from pipeline.config import Config, ConfigError
 from tests.samples import configuration, encoded_images
 from tests.shards import write_tfrecord
 from tests.transforms.fullgrad.networks import randomize
-from tests.transforms.test_model import refusal, spec
-from transforms.model import LoadedModel, fingerprint_of
+from tests.transforms.models.test_model import refusal, spec
+from transforms.models import LoadedModel, fingerprint_of
 
 CONSOLE = pathlib.Path(sys.executable).parent / "fullgrad"
 PLAIN = """

@@ -18,7 +18,7 @@ from pipeline.cli import main
 from pipeline.config import Config
 from pipeline.run import CannotRun, Plan, launch, prepare
 from tests.samples import configuration, encoded_images
-from transforms.parts import Output, read_maps, read_table
+from transforms.output import Output, read_maps, read_table
 from transforms.sources import Fields, LeftOut, Record, UnreadableInput, find_shards, source_for
 
 IMAGES = [image for _, image, _ in encoded_images(16)]

@@ -16,7 +16,7 @@ from pipeline.run import CannotRun, RunFailed, launch, prepare
 from tests import shards
 from tests.samples import SIDE, configuration, encoded_images
 from tests.transforms.fullgrad.networks import randomize
-from transforms.parts import Output, read_maps
+from transforms.output import Output, read_maps
 
 
 class Fickle(layers.Layer):

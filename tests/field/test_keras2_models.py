@@ -14,10 +14,10 @@ import pytest
 import tf_keras
 
 from tests.field import keras2_models as models
-from tests.transforms.test_model import network, refusal, spec
-from tests.transforms.test_model import saved as saved_by_keras_3
+from tests.transforms.models.test_model import network, refusal, spec
+from tests.transforms.models.test_model import saved as saved_by_keras_3
 from transforms.fullgrad import full_gradients
-from transforms.model import LoadedModel, fingerprint_of
+from transforms.models import LoadedModel, fingerprint_of
 
 FORMATS = [(name, "h5") for name in models.MODELS] + [
     (name, "keras") for name in models.MODELS if name not in models.NOT_AS_KERAS

@@ -15,7 +15,7 @@ from pipeline.run import launch, prepare
 from pipeline.summary import Summary
 from tests.samples import configuration, encoded_images, save_model
 from tests.shards import add_member, example, frame, write_folder, write_parquet, write_tfrecord
-from transforms.parts import Output, read_maps, read_table
+from transforms.output import Output, read_maps, read_table
 from transforms.sources import Fields, Record, UnreadableInput, source_for, with_distinct_names
 from transforms.sources.ids import name_of
 from transforms.unit import Shard

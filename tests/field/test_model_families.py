@@ -11,9 +11,9 @@ import pytest
 from keras import layers, ops
 
 from tests.transforms.fullgrad.networks import images, randomize
-from tests.transforms.test_model import refusal, saved, spec
+from tests.transforms.models.test_model import refusal, saved, spec
 from transforms.fullgrad import CannotExpose, expose, full_gradients
-from transforms.model import LoadedModel
+from transforms.models import LoadedModel
 
 TOLERANCE = 1e-5
 

@@ -11,9 +11,9 @@ import pytest
 from keras import layers, ops
 
 from tests.transforms.fullgrad.networks import randomize
-from tests.transforms.test_model import refusal, saved, spec
+from tests.transforms.models.test_model import refusal, saved, spec
 from transforms.fullgrad import full_gradients
-from transforms.model import LoadedModel
+from transforms.models import LoadedModel
 
 
 def head(x: Any, classes: int = 3) -> Any:

@@ -22,8 +22,8 @@ from pipeline.run import CannotRun, launch, prepare
 from tests.samples import configuration
 from tests.shards import write_folder
 from transforms import FullGradModelHandler
-from transforms.decode import Exif, Resize, decode_image
-from transforms.parts import read_maps
+from transforms.images import Exif, Resize, decode_image
+from transforms.output import read_maps
 
 # What turns the stored pixels upright, by the orientation's number (Exif 2.3, table of tag 274).
 UPRIGHT = {

@@ -22,7 +22,7 @@ from tests import shards
 from tests.samples import SIDE, configuration, encoded_images
 from tests.transforms.fullgrad.networks import images, randomize
 from transforms.fullgrad import expose, full_gradients
-from transforms.parts import Output, read_maps, read_table
+from transforms.output import Output, read_maps, read_table
 
 
 def _model(head: Callable[[Any], Any]) -> keras.Model:

@@ -15,7 +15,7 @@ from pipeline.run import launch, prepare
 from tests import shards
 from tests.outputs import assert_same_output
 from tests.samples import configuration, encoded_images
-from transforms.parts import Output, read_maps
+from transforms.output import Output, read_maps
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 

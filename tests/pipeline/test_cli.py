@@ -25,7 +25,7 @@ from tests import shards
 from tests.samples import configuration, encoded_images, save_model
 from tests.transforms.fullgrad.networks import randomize
 from transforms import explain, explainer
-from transforms.parts import Output
+from transforms.output import Output
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.label_doubts import label_doubts
-from transforms.classes import Digest
-from transforms.statistics import DATASET
+from transforms.statistics import DATASET, Digest
 from transforms.unit import LabelCounts, Receipt, Shard, Unit
 
 

@@ -15,7 +15,7 @@ from pipeline.run import CannotRun, prepare, read_summary
 from tests import shards
 from tests.samples import SIDE, configuration, encoded_images
 from transforms.methods import METHODS
-from transforms.parts import Output, read_maps, read_table
+from transforms.output import Output, read_maps, read_table
 from transforms.statistics import DATASET, FIGURES
 
 TERMS = ("input_term", "bias_term", "unlocated_term", "completeness_error")

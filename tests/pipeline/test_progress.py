@@ -10,7 +10,7 @@ import time
 import pytest
 
 from pipeline.progress import Progress, Tracker
-from transforms.parts import Output
+from transforms.output import Output
 from transforms.unit import Receipt, Shard, Unit
 
 NOW = 0.0

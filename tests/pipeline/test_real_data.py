@@ -18,7 +18,7 @@ from pipeline.run import launch, prepare
 from pipeline.summary import Summary
 from tests.pages import code_blocks
 from transforms.fullgrad import expose, full_gradients
-from transforms.parts import Output, read_maps, read_table
+from transforms.output import Output, read_maps, read_table
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -25,8 +25,8 @@ from pipeline.run import CannotRun, launch, prepare
 from pipeline.summary import Summary
 from tests import shards
 from tests.samples import CLASS_NAMES, configuration, encoded_images, save_model
-from transforms import model as model_module
-from transforms.parts import CLASSES, MAPS, Output, read_maps, read_table
+from transforms.models import model as model_module
+from transforms.output import CLASSES, MAPS, Output, read_maps, read_table
 from transforms.statistics import DATASET, FIGURES, map_figures
 
 

@@ -28,8 +28,8 @@ from transforms import explain, explainer
 from transforms.explain import ExplainSettings, explain_unit
 from transforms.explainer import batch_size_of
 from transforms.fullgrad import explain_batch
-from transforms.model import LoadedModel, load_once
-from transforms.parts import Output, read_maps
+from transforms.models import LoadedModel, load_once
+from transforms.output import Output, read_maps
 from transforms.sources import Record, TFRecordSource
 from transforms.unit import Receipt, Shard, Unit
 

@@ -33,9 +33,9 @@ from transforms import (
     ImageFailure,
     Resize,
 )
-from transforms.decode import decode_image
 from transforms.fullgrad import Explanation, explain, expose
-from transforms.model import UnusableModel
+from transforms.images import decode_image
+from transforms.models import UnusableModel
 
 SCALE = Affine(divide=255.0, mean=(0.5, 0.5, 0.5))
 PNGS = {name: encoded for name, encoded, _ in encoded_images(21)}

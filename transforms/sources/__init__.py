@@ -1,4 +1,4 @@
-"""Image shards, one module a format; what they have in common is in `base`."""
+"""Finds and reads image shards. Each format has its own module; `base` has what they share."""
 
 from transforms.sources.base import DamagedShard, Fields, Found, Record, Source, UnreadableInput
 from transforms.sources.find import find_shards
@@ -28,5 +28,5 @@ _SOURCES: dict[str, type[Source]] = {
 
 
 def source_for(format: str, fields: Fields) -> Source:
-    """The source that reads a shard's `format`."""
+    """The source that reads shards of a format."""
     return _SOURCES[format](fields)

@@ -1,4 +1,4 @@
-"""The interface of a source: how one kind of shard is counted, checked and read, record by record."""
+"""The interface of a source, which checks, counts and reads shards of one format."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from transforms.labels import Label, UnusableLabel, as_label
 from transforms.sources.ids import fallback_id as fallback_id
 from transforms.unit import Shard
 
-# Where labels are looked for when the configuration does not say: the first of these that is there, and can be a label.
-# They are the names in Hugging Face's and TensorFlow's datasets and in tables of Kaggle's; numbers come before names.
+# The fields that are searched for a label if the configuration names none. The first one that exists and can hold a
+# label is used. These are the names in datasets of Hugging Face, TensorFlow and Kaggle; numbers come before names.
 LABEL_NAMES = (
     "label",
     "labels",
@@ -31,15 +31,15 @@ LABEL_NAMES = (
 )
 
 
-# Records that are looked at before a run to see what is in them; one alone may be without a label.
+# The number of records that are inspected before a run. A single one may have no label.
 FIRST_RECORDS = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fields:
-    """Names of the features, columns or members that hold an image, its id and its label.
+    """The names of the features, columns or members that hold an image, its id and its label.
 
-    None stands for the format's own names. An empty label, `""`, says that labels are not wanted.
+    None stands for the format's default names. The empty label `""` means that labels are not read.
     """
 
     image: str | None = None
@@ -49,17 +49,17 @@ class Fields:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Record:
-    """One record of a shard, still encoded.
+    """One record of a shard, with its image still encoded.
 
     Attributes:
       index: its place in the shard, from 0.
-      image_id: its id, or `<shard's name>#<index>` where it has none; see `sources.ids` for the name.
-      image: the encoded image (JPEG, PNG, …), None where the record has none.
-      label: a class index, a class name, one number for each class, or None where it is not known.
+      image_id: its id, or `<shard's name>#<index>` if it has none; see `sources.ids` for the shard's name.
+      image: the encoded image (JPEG, PNG, …); None if the record has none.
+      label: a class index, a class name, one number per class, or None for an unknown label.
       problem: why `image` is None, in one sentence; None otherwise.
-      error: the kind of problem: `NoImage`, or `AmbiguousSample` where it cannot be told which image or label is meant.
-      label_name: what holds the label, in words; None where nothing does.
-      label_problem: why there is no telling the class from the label, in one sentence; None otherwise.
+      error: the kind of problem: `NoImage`, or `AmbiguousSample` if it is unclear which image or label is meant.
+      label_name: the field that holds the label, in words; None if there is no such field.
+      label_problem: why the label does not tell the class, in one sentence; None otherwise.
     """
 
     index: int
@@ -74,13 +74,13 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """Which fields of a shard hold what, in words.
+    """The fields of a shard that hold image, id and label, in words.
 
     Attributes:
-      image, id: `column 'image' (binary)`, `the sample's key`.
-      label: the same; None where there is none.
-      there: where a label was looked for, such as `among the columns 'image: binary', 'width: int64'`; empty where the
-        configuration wants none.
+      image, id: such as `column 'image' (binary)` or `the sample's key`.
+      label: the same for the label; None if there is none.
+      there: where a label was searched, such as `among the columns 'image: binary', 'width: int64'`; empty if the
+        configuration wants no labels.
     """
 
     image: str
@@ -94,21 +94,21 @@ class Found:
         return f"image: {self.image}; id: {self.id}; {label}"
 
     def no_label(self) -> str:
-        """Why there is none, and what can be done."""
+        """Why there is no label, and what the user can do."""
         return f"no label found {self.there}" if self.there else 'no labels are read, as input.fields.label is ""'
 
 
 def choice(what: str, others: Sequence[str], key: str) -> str:
-    """A field that was chosen by its name, and which others there were to choose from."""
+    """A field that was chosen by its name, with the other fields that could have been chosen."""
     return what if not others else f"{what}, not {listed(others)} ({key} chooses)"
 
 
 def label_fields(value: object, name: str) -> dict[str, Any]:
-    """What a `Record` says of its label, as keyword arguments.
+    """The fields of a `Record` about its label, as keyword arguments.
 
     Args:
-      value: what the shard holds.
-      name: what holds it, in words: `column 'label'`.
+      value: the value in the shard.
+      name: the field that holds it, in words: `column 'label'`.
     """
     try:
         return {"label": as_label(value), "label_name": name}
@@ -117,30 +117,30 @@ def label_fields(value: object, name: str) -> dict[str, Any]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for an error message, shortened where there are many."""
+    """Names for an error message; a long list is shortened."""
     names = list(names)
     shown = ", ".join(repr(name) for name in names[:20])
     return (shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none"
 
 
 class DamagedShard(Exception):
-    """The shard cannot be read any further; the records before were delivered. `index` is the first one lost."""
+    """The shard cannot be read further. Earlier records were delivered; `index` is the first lost record."""
 
     def __init__(self, message: str, index: int):
         super().__init__(message)
         self.index = index
 
     def concerns(self, start: int, stop: int | None) -> bool:
-        """Whether the range [start, stop) holds the first lost record; so only one of several ranges reports it."""
+        """Whether the range [start, stop) contains the first lost record. So only one of several ranges reports it."""
         return start <= self.index and (stop is None or self.index < stop)
 
 
 class UnreadableInput(ValueError):
-    """The input cannot be what the configuration says: one sentence that names the path or field and what is there."""
+    """The input is not what the configuration says. One sentence names the path or field and what is there."""
 
 
 class Source(abc.ABC):
-    """Reads shards of one format. Holds no open file, so it is cheap to pickle."""
+    """Reads shards of one format. It holds no open file and is cheap to pickle."""
 
     format: str
 
@@ -149,25 +149,25 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def check(self, shard: Shard) -> None:
-        """Looks at the first record of a shard.
+        """Checks the first record of a shard.
 
         Raises:
-          UnreadableInput: the shard is not of this format, or a configured field is not in it; the message says which
-            names are there. An empty shard is no error here: reading it says so.
+          UnreadableInput: the shard is not of this format, or does not have a configured field. The message lists the
+            names that exist. An empty shard is not an error here; it is reported when it is read.
         """
 
     def found(self, shard: Shard) -> Found | None:
-        """Which fields hold image, id and label, by the shard's first records; None where it has none to tell by."""
+        """The fields that hold image, id and label in the shard's first records; None if it has no readable records."""
         return None
 
     @abc.abstractmethod
     def count(self, shard: Shard) -> int:
-        """The number of records that can be read, without reading images; where a shard is damaged, those before."""
+        """The number of readable records, counted without reading images. Counting ends at damage."""
 
     @abc.abstractmethod
     def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[Record]:
-        """Streams records [start, stop) in the shard's order; never holds the shard in memory.
+        """Yields records [start, stop) in the shard's order. Never holds the shard in memory.
 
         Raises:
-          DamagedShard: after the last record that could be read, if the range reaches the damage.
+          DamagedShard: raised after the last readable record, if the range reaches the damage.
         """

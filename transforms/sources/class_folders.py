@@ -1,4 +1,4 @@
-"""Folders of classes: what is in them, and which class each one is."""
+"""Lists class folders and finds the class of each one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from transforms.sources.base import UnreadableInput, listed
 from transforms.sources.files import file_name
 from transforms.sources.tree import LeftOut, walk
 
-# Parts of a dataset, each with folders of classes in it.
+# Names of folders for parts of a dataset. Each contains class folders.
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 
 
 def is_split(name: str) -> bool:
-    """Whether a folder is called as a part of a dataset is, such as `train`."""
+    """Whether a folder has the name of a part of a dataset, such as `train`."""
     return name.lower() in _SPLITS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contents:
-    """What is in a folder.
+    """The contents of a folder.
 
     Attributes:
-      own: how many images are in the folder itself.
-      below: how many are below each of its sub-folders, by the sub-folder's name.
-      inner: the names of the folders in a sub-folder that have images, by the sub-folder's name.
-      left_out: what is no image.
+      own: the number of images in the folder itself.
+      below: the number of images below each sub-folder, by the sub-folder's name.
+      inner: the names of the folders with images in each sub-folder, by the sub-folder's name.
+      left_out: what is not an image.
     """
 
     own: int
@@ -58,17 +58,17 @@ class Contents:
 
     @property
     def with_images(self) -> list[str]:
-        """The names of the sub-folders that have images in them or below."""
+        """The names of the sub-folders with images at any depth."""
         return [name for name, count in self.below.items() if count]
 
     @property
     def nested(self) -> int:
-        """How many images there are in sub-folders."""
+        """The number of images in all sub-folders."""
         return sum(self.below.values())
 
 
 class ClassFolders:
-    """Folders that are classes by their names, from one or several places."""
+    """Class folders from one or several parent folders. A folder's name is its class."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}  # of folders with images, by path
@@ -76,7 +76,7 @@ class ClassFolders:
         self._inner: dict[str, Collection[str]] = {}
 
     def add(self, path: str, images: int, inner: Collection[str]) -> None:
-        """Adds a folder, with images or without, and the names of the folders in it."""
+        """Adds a folder with its number of images, which may be 0, and the names of the folders in it."""
         name = file_name(path)
         self._all_names.add(name)
         if images:
@@ -84,31 +84,31 @@ class ClassFolders:
             self._inner[path] = inner
 
     def labels(self, class_names: Sequence[str] | None, outputs: int | None) -> dict[str, int]:
-        """Class indices of the folders with images, by path.
+        """The class indices of the folders with images, by path.
 
-        Where all of these are among the class names, those say which class each one is. Otherwise it is the place in
-        alphanumeric order, as in Keras' `image_dataset_from_directory`: of all folders, also those without images,
-        where there are as many as classes; else of those with images.
+        If all these folders are among the class names, each gets the index of its name. Otherwise each gets its place
+        in alphanumeric order, as in Keras' `image_dataset_from_directory`. The order is that of all folders, also those
+        without images, if there are as many as classes; else it is that of the folders with images.
 
         Args:
-          class_names: of the model's outputs; None where they have none, or labels are not wanted.
-          outputs: how many classes the model has; None where that does not matter.
+          class_names: the names of the model's classes; None if there are none or labels are not wanted.
+          outputs: the model's number of classes; None if it does not matter.
 
         Raises:
-          UnreadableInput: there is no telling which class a folder is.
+          UnreadableInput: the class of a folder cannot be determined.
         """
         names = sorted(set(self._names.values()))
         by_name = places_of(class_names or ())
         if shared := [name for name in names if len(by_name.get(name, ())) > 1]:
             raise UnreadableInput(
-                f"the class folders {listed(shared)} are called as several classes are in model.class_names each; give "
-                "every class a name of its own there, or set input.fields.label to '' to go without labels"
+                f"each of the class folders {listed(shared)} has the name of several classes in model.class_names; "
+                "give every class a name of its own there, or set input.fields.label to '' to go without labels"
             )
         places = {name: first for name, (first, *_) in by_name.items()}
         unknown = [name for name in names if name not in places]
         if unknown:
             if class_names and len(unknown) < len(names):
-                # Counting would label the others by their sorted order, which need not be that of the class names.
+                # Numbering the folders in sorted order could contradict the class names that do match.
                 raise UnreadableInput(
                     f"the class folders {listed(unknown)} are not among the model.class_names, while others are; "
                     "rename them, or set input.fields.label to '' to go without labels"
@@ -120,10 +120,10 @@ class ClassFolders:
         return {path: places[name] for path, name in self._names.items()}
 
     def _check_level(self, names: Sequence[str], class_names: Collection[str], outputs: int) -> None:
-        """Refuses folders that are not the classes, as they are too many or too few, or as the folders in them are.
+        """Refuses folders that cannot be the classes: too many, too few, or the classes are the folders inside them.
 
         Raises:
-          UnreadableInput: what would be right instead.
+          UnreadableInput: the folders are refused; the message says what would be right.
         """
         deeper = set().union(*self._inner.values())
         instead = f"give {listed(sorted(self._inner))} instead, one or all of them"

@@ -1,4 +1,4 @@
-"""Compressed streams, told by their first bytes and read forwards: gzip, and zlib as TensorFlow's `ZLIB` writes it."""
+"""Decompresses streams: gzip, and zlib as TensorFlow's `ZLIB` writes it. The first bytes tell which."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ _PIECE = 1 << 18
 
 
 def is_zlib(head: bytes) -> bool:
-    """Whether a file that begins with `head` may be a zlib stream; one file in a thousand of others does too."""
+    """Whether a file that begins with `head` may be a zlib stream. One in a thousand other files also passes."""
     return len(head) >= 2 and head[0] & 0x8F == 0x08 and not head[1] & 0x20 and int.from_bytes(head[:2]) % 31 == 0
 
 
 def other_compression(head: bytes) -> str | None:
-    """What a file that begins with `head` is compressed with, where it is something that is not read."""
+    """The name of a compression that is not supported, if a file that begins with `head` has one."""
     return next((name for magic, name in _OTHERS if head.startswith(magic)), None)
 
 
 def decompressed(file: BinaryIO, head: bytes) -> BinaryIO:
-    """The stream in a file that begins with `head`, which may be plain; raises one of GZIP_DAMAGE where it breaks."""
+    """The decompressed stream of a file that begins with `head`; the file itself if it is not compressed.
+
+    Reading the stream raises one of GZIP_DAMAGE where the file is damaged.
+    """
     if is_gzip(head):
         return gunzip(file)
     return cast(BinaryIO, io.BufferedReader(_Zlib(file), _PIECE)) if is_zlib(head) else file
@@ -63,7 +66,7 @@ class _Zlib(io.RawIOBase):
                 raise EOFError("the file ends before the stream does")
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Forwards only, by reading."""
+        """Seeks forwards, by reading."""
         left = offset + (self._position if whence == 1 else 0) - self._position
         if whence == 2 or left < 0:
             raise io.UnsupportedOperation("a compressed stream is read forwards only")

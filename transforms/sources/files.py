@@ -1,4 +1,4 @@
-"""Files on any file system that Beam knows: opened, listed, and read forwards so that their end is noticed."""
+"""Opens, lists and reads files on any file system that Beam knows."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import BinaryIO, cast
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-# What Pillow reads, of the formats that `decode.FORMATS` lets it read.
+# The extensions of the formats in `images.decode.FORMATS`.
 IMAGE_EXTENSIONS = frozenset(
     "jpg jpeg jpe jfif jif mpo png apng webp bmp dib gif tif tiff ppm pgm pbm pnm pfm "
     "jp2 j2k j2c jpc jpf jpx avif avifs".split()
 )
-# Images too, but none that can be decoded here: each becomes an error row, and is not lost without a word.
+# Images that cannot be decoded here. Each becomes an error row, so that none is lost silently.
 OTHER_IMAGE_EXTENSIONS = frozenset(
     "heic heif hif jxl svg psd xcf ico tga exr pcx qoi dds dng cr2 cr3 nef arw orf rw2 raf dcm".split()
 )
 _ALL_IMAGE_EXTENSIONS = IMAGE_EXTENSIONS | OTHER_IMAGE_EXTENSIONS
 
-# What a cut or corrupted gzip stream raises.
+# The errors of a truncated or corrupted gzip stream.
 GZIP_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
 
 _PIECE = 16 << 20
 
 
 def open_file(path: str) -> BinaryIO:
-    """The bytes as they are stored; Beam would otherwise decompress by the file's name, and could then not seek."""
+    """Opens a file to read its bytes as they are stored. Beam would otherwise decompress by name and could not seek."""
     return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
 
 
@@ -38,7 +38,7 @@ def file_name(path: str) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is called as images are, and not hidden."""
+    """Whether a file's name is that of an image and not hidden."""
     stem, _, extension = name.rpartition(".")
     return bool(stem) and not name.startswith(".") and extension.lower() in _ALL_IMAGE_EXTENSIONS
 
@@ -53,19 +53,19 @@ def list_folder(folder: str, below: str = "*") -> list[FileMetadata]:
 
 
 def is_gzip(head: bytes) -> bool:
-    """Whether a file that begins with `head` is gzip with deflate, the only method there is."""
+    """Whether a file that begins with `head` is gzip with deflate, its only method."""
     return head[:3] == b"\x1f\x8b\x08"
 
 
 def gunzip(file: BinaryIO) -> BinaryIO:
-    """The decompressed stream of a gzip file, over all of its members; raises one of GZIP_DAMAGE where it breaks."""
+    """The decompressed stream of all members of a gzip file. Reading it raises one of GZIP_DAMAGE at damage."""
     return cast(BinaryIO, gzip.GzipFile(fileobj=file))
 
 
 def read_up_to(file: BinaryIO, length: int) -> bytes:
-    """The next `length` bytes, fewer only where the file ends.
+    """Reads the next `length` bytes, or fewer if the file ends.
 
-    Read in pieces: a damaged header may claim a length that could not be allocated.
+    It reads in pieces, because a damaged header may claim a length that cannot be allocated.
     """
     data = file.read(min(length, _PIECE))
     if len(data) == length:
@@ -79,9 +79,9 @@ def read_up_to(file: BinaryIO, length: int) -> bytes:
 
 
 def skip(file: BinaryIO, length: int) -> bool:
-    """Moves `length` bytes on without reading them where the file can seek; False where it ends before."""
+    """Skips `length` bytes, without reading them if the file can seek. False if the file ends before."""
     if length == 0:
         return True
-    # Seeking past the end is no error, reading there gives nothing.
+    # Seeking past the end is not an error, but reading there gives nothing.
     file.seek(length - 1, 1)
     return len(file.read(1)) == 1

@@ -1,4 +1,4 @@
-"""Finds shards: from paths and globs to files and folders, their formats, and the labels of class folders."""
+"""Finds the shards for paths and globs: their files or folders, formats, and the labels of class folders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FORMATS = ("tfrecord", "webdataset", "parquet", "folder")
 _GLOB = re.compile(r"[*?\[]")
 
 _NAMES = (
-    # Also `x.tfrecord-00000-of-00008`, as TensorFlow's writers name shards, and Kaggle's `.tfrec`.
+    # Includes `x.tfrecord-00000-of-00008`, as TensorFlow's writers name shards, and Kaggle's `.tfrec`.
     ("tfrecord", re.compile(r"\.tfrec(ords?)?([.-]|$)", re.IGNORECASE)),
     ("webdataset", re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)),
     ("parquet", re.compile(r"\.(parquet|pq)$", re.IGNORECASE)),
@@ -47,28 +47,29 @@ def find_shards(
     labelled: bool = True,
     left_out: LeftOut | None = None,
 ) -> list[Shard]:
-    """Finds the shards that patterns stand for.
+    """Finds the shards for patterns.
 
-    A folder is one shard per sub-folder with images, its class, or one without a label where all images are in the
-    folder itself. Class folders are searched to any depth, links are followed, and their order is that of Keras'
-    `image_dataset_from_directory`. A folder without images stands for the shard files in it. A glob that matches
-    folders of images, such as `data/*`, stands for these class folders.
+    A folder gives one shard per sub-folder with images; the sub-folder is its class. If all images are in the folder
+    itself, it gives one shard without a label. Class folders are searched to any depth, and links are followed. Their
+    order is that of Keras' `image_dataset_from_directory`. A folder without images stands for the shard files in it. A
+    glob that matches folders of images, such as `data/*`, stands for these class folders.
 
     Args:
-      patterns: a path or glob, or several, on any file system that Beam knows. Local paths are made absolute: workers
-        have other working directories.
-      format: one of FORMATS, or `auto`: by name, else by the first bytes.
-      class_names: of the model's outputs. Class folders that are all called by these names get their places as labels.
-      outputs: how many classes the model has. Class folders with other names are labelled in sorted order if there
-        are that many of them. Leave both out where labels are not wanted.
-      labelled: whether labels are wanted. Without them, a folder may have images both in itself and in sub-folders.
-      left_out: is told what was found in folders and is not read.
+      patterns: one or several paths or globs on any file system that Beam knows. Local paths are made absolute, because
+        workers have other working directories.
+      format: one of FORMATS, or `auto`, which uses the name, else the first bytes.
+      class_names: the names of the model's classes. If all class folders have such names, these give their labels.
+      outputs: the model's number of classes. Class folders with other names are labelled in sorted order if there are
+        as many as classes. Leave out `class_names` and `outputs` if labels are not wanted.
+      labelled: whether labels are wanted. Without labels, a folder may have images both in itself and in sub-folders.
+      left_out: gets what was found in folders and is not read.
 
     Returns:
-      The shards, in the order of the patterns, those of one pattern sorted by path, each once.
+      The shards in the order of the patterns, each once. Those of one pattern are sorted by path.
 
     Raises:
-      UnreadableInput: nothing is there, it is of no known format or of several, or class folders cannot be labelled.
+      UnreadableInput: nothing matches, the format is unknown, there are several formats, or class folders cannot be
+        labelled.
     """
     if format not in ("auto", *FORMATS):
         raise UnreadableInput(f"format {format!r} is not one of auto, {', '.join(FORMATS)}")
@@ -77,7 +78,7 @@ def find_shards(
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         try:
             found = search.shards_of(pattern)
-        except OSError as error:  # Beam's own errors are of this kind too, around those that tell why
+        except OSError as error:  # Beam's own errors are OSErrors too; they wrap the errors that tell why
             reasons = getattr(error, "exception_details", None) or {pattern: error}
             raise UnreadableInput(f"{pattern!r} cannot be read: {'; '.join(map(str, reasons.values()))}") from error
         for shard in found:
@@ -96,18 +97,18 @@ def find_shards(
 
 
 class _Detection:
-    """Tells a file's format, looking into files only where the names do not tell."""
+    """Detects a file's format by its name, else by its content."""
 
     def __init__(self, format: str):
         self.configured = format
         self._by_name_shape: dict[str, str | None] = {}
 
     def __call__(self, path: str) -> str | None:
-        """The format, or `image` for a single image, or None where it is none that is known."""
+        """The format, `image` for a single image, or None if it is unknown."""
         format = _format_of_name(file_name(path))
         if format is not None:
             return format
-        # Looking into each of a thousand `train-00000-of-01024` on a remote file system would take minutes.
+        # Opening each of a thousand files `train-00000-of-01024` on a remote file system would take minutes.
         shape = re.sub(r"\d+", "0", path)
         if shape not in self._by_name_shape:
             self._by_name_shape[shape] = _format_of_content(path)
@@ -115,7 +116,7 @@ class _Detection:
 
 
 class _Search:
-    """Looks for the shards of patterns, and gathers the class folders among them and what is left out."""
+    """Searches the shards for patterns. Collects the class folders among them, and what is left out."""
 
     def __init__(self, detect: _Detection, labelled: bool, left_out: LeftOut):
         self.classes = ClassFolders()
@@ -125,7 +126,7 @@ class _Search:
 
     def shards_of(self, pattern: str) -> list[Shard]:
         path = _normalised(pattern)
-        # A name with brackets in it is no glob if there is something of that name.
+        # A name with brackets is not a glob if a file or folder has that name.
         if _GLOB.search(path) and not FileSystems.exists(path):
             return self._of_glob(path, pattern)
         if _is_folder(path):
@@ -158,7 +159,7 @@ class _Search:
         return [self._of_file(file) for file in files]
 
     def _of_folders(self, contents: dict[str, Contents]) -> list[Shard]:
-        """Shards of folders that a glob matches: each is a class, unless all are called as parts of a dataset are."""
+        """The shards of folders that a glob matches. Each folder is a class, unless all have names of dataset parts."""
         if all(is_split(file_name(folder)) for folder in contents):
             return [
                 shard
@@ -186,7 +187,7 @@ class _Search:
             raise UnreadableInput(f"{file.path} is a single image; give the folder it is in")
         if format is None:
             what = "is empty" if file.size_in_bytes == 0 else "looks like no TFRecord, tar or Parquet file"
-            raise UnreadableInput(f"{file.path} {what}; input.format says what it is where this cannot be seen")
+            raise UnreadableInput(f"{file.path} {what}; set input.format to say what it is")
         return Shard(file.path, format, file.size_in_bytes)
 
     def _in_folder(self, folder: str) -> list[Shard]:
@@ -210,7 +211,7 @@ class _Search:
         return shards
 
     def _of_images(self, folder: str, contents: Contents) -> list[Shard]:
-        """Shards of a folder that has images in it or below."""
+        """The shards of a folder with images at any depth."""
         self._left_out.update(contents.left_out, folder)
         if not contents.nested:
             return [Shard(folder, "folder", contents.own)]
@@ -237,13 +238,13 @@ class _Search:
 
 
 def _format_of_name(name: str) -> str | None:
-    """The format that a file's name tells, `image` for a single image, or None."""
+    """The format by a file's name, `image` for a single image, or None."""
     found = next((format for format, pattern in _NAMES if pattern.search(name)), None)
     return "image" if found is None and is_image_name(name) else found
 
 
 def _matching_folders(pattern: str) -> list[str]:
-    """The folders that a glob matches, sorted by path."""
+    """The folders that match a glob, sorted by path."""
     if FileSystems.get_scheme(pattern) is None:
         found = {path for path in glob.glob(pattern) if os.path.isdir(path)}
     elif "**" in pattern:
@@ -256,7 +257,7 @@ def _matching_folders(pattern: str) -> list[str]:
 
 
 def _normalised(pattern: str) -> str:
-    """Absolute where it is local, without a slash at the end."""
+    """The pattern without a slash at the end; a local one is made absolute."""
     try:
         scheme = FileSystems.get_scheme(pattern)
         FileSystems.get_filesystem(pattern)
@@ -266,7 +267,7 @@ def _normalised(pattern: str) -> str:
 
 
 def _is_folder(path: str) -> bool:
-    """Whether a path is a folder; in an object store that is any path that files are under."""
+    """Whether a path is a folder. In an object store, a path is a folder if files are below it."""
     if FileSystems.get_scheme(path) is None:
         return os.path.isdir(path)
     pattern = _GLOB.sub("?", path) + "/**"

@@ -1,4 +1,4 @@
-"""Folders of image files: one shard a folder, which for a folder of classes is one class."""
+"""Reads folders of image files. Each folder is one shard; a class folder is a shard with one label."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from transforms.sources.ids import id_prefix
 from transforms.sources.tree import Entry, image_entries
 from transforms.unit import Shard
 
-# What is wrong with one file, however often it is tried.
-_OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+# Errors of a single file that do not go away on a retry.
+_FILE_ERRORS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class FolderSource(Source):
-    """Records are the image files in the folder and in those below it; the label is the shard's.
+    """The records are the image files in the folder and below it. Their label is the shard's.
 
-    They come folder by folder, and by name in each. The id is the file's path from the folder, behind the folder's name
-    where that is a class: `cat/0001.jpg`, `cat/kaggle/0001.jpg`. A folder below that cannot be listed is a record
-    without an image.
+    They come folder by folder, and by name within a folder. The id is the file's path from the folder. A class folder's
+    name comes before it: `cat/0001.jpg`, `cat/kaggle/0001.jpg`. A sub-folder that cannot be listed is a record without
+      an
+    image.
     """
 
     format = "folder"
@@ -32,7 +33,7 @@ class FolderSource(Source):
             if name:
                 raise UnreadableInput(f"{shard.path} is a folder of images, which has no {name!r} for the {field}")
         if not _entries(shard):
-            # A file system without folders lists nothing for one that is not there.
+            # A file system without folders lists nothing for a missing folder.
             kind = "holds no images" if FileSystems.exists(shard.path) else "is not there"
             raise UnreadableInput(f"the folder {shard.path} {kind}")
 
@@ -58,14 +59,14 @@ class FolderSource(Source):
 
 
 def _read(path: str, entry: Entry) -> tuple[bytes | None, str | None]:
-    """The file's bytes, or None and why there are none."""
+    """The file's bytes, or None and the reason."""
     if entry.kind == "unreadable":
         return None, f"the folder {path} cannot be listed: {entry.problem}"
     try:
         with open_file(path) as file:
             image = file.read()
     except OSError as error:
-        if error.errno not in _OF_THE_FILE and not isinstance(error, FileNotFoundError):
+        if error.errno not in _FILE_ERRORS and not isinstance(error, FileNotFoundError):
             raise
         return None, f"{path} cannot be read: {error.strerror or error}"
     return (image, None) if image else (None, f"{path} is empty")

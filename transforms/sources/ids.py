@@ -1,4 +1,4 @@
-"""What images are called whose records do not say it: names that no two shards of an output share."""
+"""Makes ids for images whose records have none. No two shards of an output share a name."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from transforms.unit import Shard
 
 
 def fallback_id(shard: Shard, index: int) -> str:
-    """The id of a record that brings none: `test.tfrecord#17`."""
+    """The id of a record without one: `test.tfrecord#17`."""
     return f"{name_of(shard)}#{index}"
 
 
 def id_prefix(shard: Shard) -> str:
-    """What the ids of a folder's images begin with: `cat/` for a class, nothing for a flat folder."""
+    """The start of the ids of a folder's images: `cat/` for a class, empty for a flat folder."""
     name = name_of(shard)
     return f"{name}/" if name else ""
 
 
 def name_of(shard: Shard) -> str:
-    """The name that a shard was given, or else its own: a file's or a class folder's, and nothing for a flat folder."""
+    """The name that a shard was given, else its own: the file's or class folder's name, empty for a flat folder."""
     return shard.name if shard.name is not None else _end_of(shard.path, _own_length(shard))
 
 
 def with_distinct_names(shards: Sequence[Shard], begun: Iterable[Shard] = ()) -> list[Shard]:
-    """The shards, those whose own names are alike with longer ones: as much of their paths as tells them apart.
+    """The shards with distinct names. Shards with the same own name get longer names: as much of their paths as is
+    needed.
 
-    A shard that was begun keeps its name, so that its ids are the same when a run is gone on with and has got others.
+    A shard that an earlier run has begun keeps its name. So its ids stay the same when the run resumes with more
+    shards.
 
     Args:
-      shards: of the run.
-      begun: of the output so far.
+      shards: the run's shards.
+      begun: the shards in the output so far.
     """
     begun = list(begun)
     names = {shard.path: name_of(shard) for shard in begun}
@@ -58,12 +60,12 @@ def with_distinct_names(shards: Sequence[Shard], begun: Iterable[Shard] = ()) ->
 
 
 def _own_length(shard: Shard) -> int:
-    """How many parts of its path a shard's own name has."""
+    """The number of path parts in a shard's own name."""
     return 0 if shard.format == "folder" and shard.label is None else 1
 
 
 def _distinct_length(paths: Iterable[str], length: int, taken: set[str]) -> int | None:
-    """How many parts of the paths tell them apart, and from the names that are taken; None where only all does."""
+    """How many path parts tell the paths apart, and from the taken names; None if only the whole paths do."""
     longest = max(len(_parts(path)) for path in paths)
     for each in range(length + 1, longest + 1):
         ends = {_end_of(path, each) for path in paths}

@@ -1,4 +1,4 @@
-"""Parquet files with encoded images in a column, as Hugging Face datasets and plain tables have them."""
+"""Reads Parquet files with encoded images in a column: Hugging Face datasets and plain tables."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from transforms.sources.base import (
 from transforms.sources.files import open_file
 from transforms.unit import Shard
 
-# The first that is there, and holds what is wanted, is taken where the configuration names none.
+# If the configuration names no column, the first of these that exists and has a fitting type is used.
 IMAGE_COLUMNS = ("image", "img", "image/encoded", "image_bytes")
 ID_COLUMNS = ("id", "image_id", "filename", "key", "image/filename")
 
-# Rows decoded at once: with images of several megabytes a batch should still be small.
+# The number of rows that are decoded at once. A batch should be small even with images of several megabytes.
 _BATCH_ROWS = 16
-# Makes Parquet read page by page; by default it reads a row group's whole column, all of its images, at once.
+# With a buffer, Parquet reads page by page. By default it reads all images of a row group at once.
 _BUFFER_BYTES = 1 << 20
 
 
 class ParquetSource(Source):
     """Fields are columns. The image is a binary column or, as Hugging Face writes it, a struct with `bytes`, `path`.
 
-    Defaults: the first fitting one of IMAGE_COLUMNS, ID_COLUMNS (else the struct's path), LABEL_NAMES.
+    The default columns are the first fitting ones of IMAGE_COLUMNS, ID_COLUMNS (else the struct's path), LABEL_NAMES.
     """
 
     format = "parquet"
@@ -116,7 +116,7 @@ class ParquetSource(Source):
                 raise
 
     def _columns(self, schema: pa.Schema) -> _Columns:
-        """The columns to read: those configured, and the defaults for the others, as far as they are there and fit."""
+        """The columns to read: the configured ones, else the defaults that exist and fit."""
 
         def first(configured: str | None, defaults: tuple[str, ...], fits: Callable[[pa.DataType], bool]) -> str | None:
             return next(iter(_fitting(schema, defaults if configured is None else (configured,), fits)), None)
@@ -132,7 +132,7 @@ class ParquetSource(Source):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Columns:
-    """The columns of one shard that hold what a record is made of; `struct` names the image column's fields to read."""
+    """The columns of one shard that make a record. `struct` has the fields of the image column to read."""
 
     image: str | None
     struct: tuple[str, ...]
@@ -140,7 +140,7 @@ class _Columns:
     label: str | None
 
     def paths(self) -> list[str]:
-        """What to read; an unread column of the table costs nothing."""
+        """The columns and fields to read. A column that is not read costs nothing."""
         image = [f"{self.image}.{field}" for field in self.struct]
         names = (*image, None if image else self.image, self.id, self.label)
         return list(dict.fromkeys(name for name in names if name))
@@ -170,10 +170,10 @@ class _Columns:
 
 @contextlib.contextmanager
 def _opened(shard: Shard) -> Iterator[pq.ParquetFile | None]:
-    """The table; None where the file is empty, which no Parquet file is.
+    """Opens the table; None for an empty file, which is not a Parquet file.
 
     Raises:
-      DamagedShard: the footer, which says where everything is, cannot be read.
+      DamagedShard: the footer, which has the table's structure, cannot be read.
     """
     with open_file(shard.path) as file:
         if not file.read(1):
@@ -187,11 +187,11 @@ def _opened(shard: Shard) -> Iterator[pq.ParquetFile | None]:
 def _rows(
     table: pq.ParquetFile, shard: Shard, paths: list[str], start: int, stop: int | None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows [start, stop) with their indices; row groups outside are not touched.
+    """Yields rows [start, stop) with their indices. Other row groups are not read.
 
     Raises:
-      DamagedShard: a batch cannot be decoded. Batches begin where their row group does, so that it is the same batch,
-        and the same first lost row, whatever the range.
+      DamagedShard: a batch cannot be decoded. Batches begin at the start of their row group. So the batch, and its
+        first lost row, are the same for every range.
     """
     group_start = 0
     for group in range(table.num_row_groups):
@@ -217,20 +217,20 @@ def _rows(
 
 @contextlib.contextmanager
 def _damage_at(shard: Shard, index: int) -> Iterator[None]:
-    """Turns what pyarrow raises for corrupt data into DamagedShard; trouble with the file system stays what it is."""
+    """Turns pyarrow's errors for corrupt data into DamagedShard. Errors of the file system are not changed."""
     try:
         yield
     except (pa.ArrowException, ValueError) as error:
         raise DamagedShard(f"{shard.path}: row {index} cannot be read: {error}", index) from error
     except OSError as error:
-        # pyarrow raises a bare OSError for corrupt pages; that of a file system has a type of its own or a number.
+        # pyarrow raises a plain OSError for corrupt pages. A file system's error has a subclass or an errno.
         if type(error) is not OSError or error.errno is not None:
             raise
         raise DamagedShard(f"{shard.path}: row {index} cannot be read: {error}", index) from error
 
 
 def _fitting(schema: pa.Schema, names: tuple[str, ...], fits: Callable[[pa.DataType], bool]) -> list[str]:
-    """Those of the names that are columns of a fitting type."""
+    """The names that are columns of a fitting type."""
     return [name for name in names if name in schema.names and fits(schema.field(name).type)]
 
 
@@ -243,13 +243,13 @@ def _holds_images(kind: pa.DataType) -> bool:
 
 
 def _holds_names(kind: pa.DataType) -> bool:
-    """Whether a column can hold ids; floats are what integers with gaps become in pandas."""
+    """Whether a column can hold ids. pandas turns integers into floats if some are missing."""
     kind = _of_values(kind)
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind)) or _is_text(kind) or _is_binary(kind)
 
 
 def _holds_labels(kind: pa.DataType) -> bool:
-    """Whether a column can hold labels: as ids, or yes and no, or a list with a number for each class."""
+    """Whether a column can hold labels: the types of ids, booleans, or a list with one number per class."""
     kind = _of_values(kind)
     if any(is_list(kind) for is_list in _LISTS):
         kind = _of_values(kind.value_type)
@@ -267,7 +267,7 @@ _LISTS = (
 
 
 def _of_values(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, whatever they are encoded in: a dictionary, runs of one value, an extension type."""
+    """The type of the values inside an encoding: a dictionary, run-end encoding or an extension type."""
     while True:
         if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
             kind = kind.value_type
@@ -278,7 +278,7 @@ def _of_values(kind: pa.DataType) -> pa.DataType:
 
 
 def _struct_fields(kind: pa.DataType) -> list[str]:
-    """Which of an image struct's `bytes` and `path` there are; none where the column is no struct with bytes."""
+    """Which of the fields `bytes` and `path` an image struct has; none if the column is not a struct with bytes."""
     if not pa.types.is_struct(kind) or "bytes" not in kind.names or not _is_binary(kind.field("bytes").type):
         return []
     return [name for name in ("bytes", "path") if name in kind.names]

@@ -1,4 +1,4 @@
-"""TFRecords of `tf.train.Example`, plain, gzip or zlib, read without tf.data so that damage costs what is damaged."""
+"""Reads TFRecords of `tf.train.Example`, plain, gzip or zlib, without tf.data: only damaged records are lost."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ _CHECKSUM = struct.Struct("<I")
 
 
 def masked_crc32c(data: bytes) -> int:
-    """CRC32C rotated right by 15 bits plus a constant, as TFRecord stores it: a plain CRC of data that itself holds
-    CRCs would be weak."""
+    """The CRC32C as TFRecord stores it: rotated right by 15 bits, plus a constant.
+
+    A plain CRC would be weak for data that contains CRCs.
+    """
     checksum = google_crc32c.value(data)
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -53,9 +55,10 @@ def is_frame_header(head: bytes) -> bool:
 
 
 class TFRecordSource(Source):
-    """Default fields: `image/encoded`, `image/filename`, `image/class/label`, as the ImageNet scripts write them.
+    """The default fields are `image/encoded`, `image/filename`, `image/class/label`, as the ImageNet scripts write
+    them.
 
-    A label is also looked for under the other LABEL_NAMES. A list with several numbers is one for each class.
+    A label is also searched under the other LABEL_NAMES. A list of several numbers has one number per class.
     """
 
     format = "tfrecord"
@@ -72,7 +75,7 @@ class TFRecordSource(Source):
                 why = (
                     f"it is compressed with {packed}; TFRecords are read plain, or compressed with gzip or zlib"
                     if packed
-                    else "its first bytes are no length with a valid checksum"
+                    else "its first bytes are not a length with a valid checksum"
                 )
                 raise UnreadableInput(f"{shard.path} is not a TFRecord file: {why}")
         frame = _first_frame(shard.path)
@@ -168,14 +171,14 @@ class TFRecordSource(Source):
         return Record(frame.index, image_id, image, problem=problem, **label)
 
     def _labels(self, features: Any) -> Iterator[tuple[str, list[Any]]]:
-        """The features with values that can hold the label, the one that does first, and their values."""
+        """Yields the features that can hold the label, with their values. The first one is used."""
         names = _LABEL_FEATURES if self.fields.label is None else (self.fields.label,)
         for name in names:
             if name in features and (values := _values(features[name])):
                 yield name, values
 
     def _image(self, features: Any) -> tuple[bytes | None, str | None]:
-        """The encoded image, or None and why there is none."""
+        """The encoded image, or None and the reason."""
         name = self._image_name
         if name not in features:
             return None, f"the record has no feature {name!r}; its features are {listed(sorted(features))}"
@@ -192,7 +195,7 @@ class TFRecordSource(Source):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Frame:
-    """One frame; `data` is None where it was skipped or where its checksum does not hold."""
+    """One frame. `data` is None if it was skipped or its checksum is wrong."""
 
     index: int
     offset: int
@@ -200,10 +203,11 @@ class _Frame:
 
 
 def _frames(path: str, start: int = 0, stop: int | None = None) -> Iterator[_Frame]:
-    """Frames [0, stop); the data of those before `start` is skipped, unread in an uncompressed file.
+    """Yields frames [0, stop). The data before `start` is skipped; in an uncompressed file it is not read.
 
     Raises:
-      DamagedShard: the next frame is cut, or its length is corrupt so that nobody knows where the one after begins.
+      DamagedShard: the next frame is truncated, or its length is corrupt, so that the start of the following frame is
+        unknown.
     """
     index = offset = 0
 
@@ -249,20 +253,20 @@ def _first_frame(path: str) -> _Frame | None:
 def _decompressed(file: BinaryIO) -> BinaryIO:
     head = file.read(_HEADER.size)
     file.seek(0)
-    # A length can look like the first bytes of gzip or zlib, but then its checksum holds.
+    # A plain file's first length may look like gzip or zlib, but then its checksum is right.
     return file if is_frame_header(head) else decompressed(file, head)
 
 
 @functools.cache
 def _example_class() -> Any:
-    # Importing the message imports all of TensorFlow, seconds that a launcher which only counts need not wait.
+    # Importing the message imports all of TensorFlow. A launcher that only counts need not wait these seconds.
     from tensorflow.core.example import example_pb2
 
     return example_pb2.Example
 
 
 def _features(data: bytes) -> Any | None:
-    """The Example's map from name to feature; None where `data` is none."""
+    """The Example's mapping from name to feature; None if `data` is not an Example."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:

@@ -1,4 +1,4 @@
-"""The images below a folder, on any file system: links are followed, and what is left out is counted."""
+"""Lists the images below a folder on any file system. Follows links, and counts what is left out."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.sources.files import file_name, is_image_name
 
-# Folders that other programs make beside images: resource forks of macOS, thumbnails of Synology's servers.
+# Folders that other programs make beside images: macOS' resource forks and Synology's thumbnails.
 _FOREIGN = ("__MACOSX", "@eaDir")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """Something below a folder.
+    """A file or folder below a folder.
 
     Attributes:
-      kind: `image`, a file that is called as images are; `folder`; or `unreadable`, a folder that cannot be listed.
-      path: from the folder that is listed, such as `cat/kaggle/x.png`.
-      problem: why a folder cannot be listed; empty otherwise.
+      kind: `image`, a file with an image's name; `folder`; or `unreadable`, a folder that cannot be listed.
+      path: the path from the listed folder, such as `cat/kaggle/x.png`.
+      problem: why the folder cannot be listed; empty otherwise.
     """
 
     kind: Literal["image", "folder", "unreadable"]
@@ -32,19 +32,19 @@ class Entry:
 
 
 class LeftOut:
-    """What is no image or is not read, counted by kind."""
+    """Counts, by kind, what is not an image or is not read."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._examples: dict[str, str] = {}
 
     def add(self, kind: str, path: str) -> None:
-        """Counts one more of a kind, which is named in the singular."""
+        """Counts one more of a kind. `kind` is in the singular."""
         self._counts[kind] = self._counts.get(kind, 0) + 1
         self._examples.setdefault(kind, path)
 
     def add_file(self, path: str) -> None:
-        """Counts a file that is not called as images are."""
+        """Counts a file without an image's name."""
         name = file_name(path)
         if name.startswith("."):
             self.add("hidden file", path)
@@ -54,7 +54,7 @@ class LeftOut:
             self.add("file without an extension", path)
 
     def update(self, other: LeftOut, folder: str) -> None:
-        """Adds what was left out of a folder, whose paths are from there."""
+        """Adds what was left out in a folder. The other's paths are relative to that folder."""
         for kind, count in other._counts.items():
             self._counts[kind] = self._counts.get(kind, 0) + count
             self._examples.setdefault(kind, f"{folder}/{other._examples[kind]}")
@@ -63,7 +63,7 @@ class LeftOut:
         return bool(self._counts)
 
     def __str__(self) -> str:
-        """`2 hidden files (such as cat/.x), 1 .txt file (cat/notes.txt)`: the most frequent first."""
+        """Such as `2 hidden files (such as cat/.x), 1 .txt file (cat/notes.txt)`, the most frequent kind first."""
         parts = []
         for kind, count in sorted(self._counts.items(), key=lambda item: -item[1]):
             noun = kind if count == 1 else re.sub(r"\b(file|folder|link|image)\b", r"\1s", kind, count=1)
@@ -73,11 +73,11 @@ class LeftOut:
 
 
 def walk(folder: str, left_out: LeftOut | None = None) -> Iterator[Entry]:
-    """Everything below a folder, in no order.
+    """Yields everything below a folder, in no particular order.
 
-    Links are followed, but not one that leads back to a folder above it. Hidden files and folders (`.name`, `__MACOSX`,
-    `@eaDir`) and files that are not called as images are counted in `left_out`. A link to an image that is not there is
-    an image, whose reading fails.
+    Links are followed, except to a folder above them. Hidden files and folders (`.name`, `__MACOSX`, `@eaDir`) and
+    files without an image's name are counted in `left_out`. A broken link with an image's name is an image; reading it
+    fails.
 
     Raises:
       OSError: the folder itself cannot be listed.
@@ -89,8 +89,10 @@ def walk(folder: str, left_out: LeftOut | None = None) -> Iterator[Entry]:
 
 
 def image_entries(folder: str) -> list[Entry]:
-    """The images below a folder, and the folders that cannot be listed, folder by folder and by name in each: the order
-    in which Keras' `image_dataset_from_directory` takes them."""
+    """The images below a folder, and the folders that cannot be listed.
+
+    They come folder by folder, and by name within a folder, as in Keras' `image_dataset_from_directory`.
+    """
     try:
         entries = [entry for entry in walk(folder) if entry.kind != "folder"]
     except PermissionError as error:
@@ -120,16 +122,16 @@ def _walk_local(folder: str, below: str, above: tuple[tuple[int, int], ...], lef
 def _is_folder(file: os.DirEntry[str]) -> bool:
     try:
         return file.is_dir()
-    except OSError:  # a link to itself, or one into a folder that may not be entered
+    except OSError:  # a link to itself, or into a folder without access
         return False
 
 
 def _file(file: os.DirEntry[str], path: str, left_out: LeftOut) -> Iterator[Entry]:
-    # What is a plain file is known without another look at the disk.
+    # Whether it is a plain file is known without another access to the disk.
     plain = file.is_file(follow_symlinks=False)
     there = plain or os.path.exists(file.path)
     if there and not plain and not os.path.isfile(file.path):
-        left_out.add("special file", path)  # such as a pipe, whose opening would wait for ever
+        left_out.add("special file", path)  # such as a pipe; opening it would wait for ever
     elif is_image_name(file.name):
         yield Entry("image", path)
     elif not there:
@@ -143,13 +145,13 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a folder is not for images, by its name."""
+    """Whether a folder is left out because of its name."""
     return name.startswith(".") or name in _FOREIGN
 
 
 def _walk_remote(folder: str, left_out: LeftOut) -> Iterator[Entry]:
-    """The same where names that begin alike are all there is of folders."""
-    # Beam's patterns have no escape, so a folder called `a[1]` is looked for as `a?1]` and others are dropped again.
+    """`walk` on a store without real folders, where a folder is only a common start of names."""
+    # Beam's patterns have no escape. A folder called `a[1]` is searched as `a?1]`, and other matches are dropped.
     pattern = re.sub(r"[\[*?]", "?", folder) + "/**"
     folders: set[str] = set()
     for file in FileSystems.match([pattern])[0].metadata_list:

@@ -1,4 +1,4 @@
-"""WebDataset tar files, plain or gzip: consecutive members with the same key are one sample."""
+"""Reads WebDataset tar files, plain or gzip. Consecutive members with the same key are one sample."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ from transforms.sources.files import (
 )
 from transforms.unit import Shard
 
-# Key: directory and base name up to its first dot; extension: what follows. Hidden and dotless files are no part of it.
+# The key is the directory and the base name up to its first dot; the extension is the rest. Hidden files and files
+# without a dot do not match.
 _MEMBER_NAME = re.compile(r"(?:\./)*((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
 
 LABEL_MEMBERS = ("cls", "label", "class", "target")
@@ -44,7 +45,7 @@ _DAMAGE = (tarfile.TarError, *GZIP_DAMAGE)
 
 _PIECE = 1 << 16
 
-# A check looks for a sample with one image among so many samples, and among so many that have several.
+# The check searches a sample with exactly one image. It stops after so many samples, and after so many with images.
 _CHECKED_SAMPLES = 256
 _CHECKED_IMAGES = 16
 
@@ -52,11 +53,12 @@ _CHECKED_IMAGES = 16
 class WebDatasetSource(Source):
     """Fields are members' extensions (`jpg`, `input.png`, `cls`) or `json.KEY`, a key of the sample's JSON member.
 
-    Defaults: the member with an image's extension; the sample's key as id; as label the first member of LABEL_MEMBERS,
-    else the first key of the JSON member that is one of LABEL_NAMES. A `txt` is not looked at, since it is a caption
-    more often than a class. A sample with several images, or one that has a member twice, is a record without an image:
-    nothing says which is meant. A sample whose key stood before in the shard is named by its place. Members called
-    `__…__`, as the index that some writers put first, are notes of WebDataset's, and no samples.
+    By default the image is the member with an image's extension, and the id is the sample's key. The label is the first
+    member of LABEL_MEMBERS, else the first key of the JSON member among LABEL_NAMES. `txt` is not used, because it is
+    more often a caption than a class. A sample with several images, or with a repeated member, is a record without an
+    image, because it is unclear which one is meant. A sample whose key occurred earlier in the shard is named by its
+    index. Members called `__…__`, such as the index that some writers put first, are WebDataset's notes and not
+    samples.
     """
 
     format = "webdataset"
@@ -168,7 +170,7 @@ class WebDatasetSource(Source):
         return label_fields(value, _in_words(fields[0]))
 
     def _label_fields(self, sample: _Sample) -> list[str]:
-        """The fields that can hold the sample's label, the one that does first."""
+        """The fields that can hold the sample's label. The first one is used."""
         if self.fields.label is not None:
             return [self.fields.label] if self.fields.label and sample.value(self.fields.label) is not None else []
         members = [name for name in LABEL_MEMBERS if name in sample.contents]
@@ -176,15 +178,16 @@ class WebDatasetSource(Source):
         return [*members, *(f"json.{key}" for key in LABEL_NAMES if keys.get(key) is not None)]
 
     def _samples(self, shard: Shard, start: int | None, stop: int | None) -> Iterator[_Sample]:
-        """Samples [0, stop); nothing but headers is read of those before `start`, of any where it is None.
+        """Yields samples [0, stop). Only headers are read before `start`; if `start` is None, only headers are read at
+        all.
 
-        A sample whose image is whole when the damage comes is delivered, perhaps without its label.
+        The sample at the damage is delivered if its image is complete, perhaps without its label.
 
         Raises:
-          DamagedShard: after the last sample with a whole image.
+          DamagedShard: raised after the last sample with a complete image.
         """
         sample: _Sample | None = None
-        keys: set[int] = set()  # hashes, as a shard may have very many
+        keys: set[int] = set()  # hashes, because a shard may have very many keys
         with open_file(shard.path) as raw:
             file = _decompressed(raw)
             try:
@@ -215,15 +218,15 @@ class WebDatasetSource(Source):
                 yield sample
 
     def _load(self, sample: _Sample, extension: str, file: BinaryIO, member: tarfile.TarInfo, wanted: bool) -> None:
-        """Reads a member if it is one of those asked for; of the image at least makes sure that it is whole."""
+        """Reads a member if it is needed. For the image, it at least checks that the member is complete."""
         if self._is_image(extension):
-            # What cannot be decoded gives way to what can: a camera's raw file beside its JPEG.
+            # A decodable image replaces one that cannot be decoded, such as a camera's raw file beside its JPEG.
             if extension in OTHER_IMAGE_EXTENSIONS and sample.images and self.fields.image is None:
                 return
             if sample.images and sample.images[0] in OTHER_IMAGE_EXTENSIONS and self.fields.image is None:
                 sample.contents.pop(sample.images.pop())
             if not sample.images:
-                sample.contents[extension] = _read(file, member) if wanted else _make_sure(file, member)
+                sample.contents[extension] = _read(file, member) if wanted else _check_complete(file, member)
             sample.images.append(extension)
         elif wanted and extension in self._text_members():
             if extension in sample.contents:
@@ -247,14 +250,14 @@ class WebDatasetSource(Source):
 
 @dataclasses.dataclass(slots=True)
 class _Sample:
-    """Members with one key.
+    """The members with one key.
 
     Attributes:
-      index: its place in the shard.
-      extensions: of all its members, in the archive's order.
+      index: its place in the shard, from 0.
+      extensions: the extensions of all its members, in the archive's order.
       contents: the members that were read, by extension.
-      images: which of them are images, one of them where all is well.
-      doubled: a member that is read and stands there twice; None where there is none.
+      images: the extensions of its images; a usable sample has exactly one.
+      doubled: a member that occurs twice; None if there is none.
       is_repeated: whether an earlier sample of the shard has the same key.
     """
 
@@ -272,7 +275,7 @@ class _Sample:
 
     @property
     def ambiguity(self) -> str | None:
-        """Why it cannot be told which member is meant, in a sentence; None where it can."""
+        """Why it is unclear which member is meant, in one sentence; None if it is clear."""
         if len(set(self.images)) > 1:
             return (
                 f"sample {self.key!r} has {len(self.images)} images ({listed(self.images)}), and nothing says which is "
@@ -282,7 +285,7 @@ class _Sample:
         return f"sample {self.key!r} has the member {doubled!r} more than once" if doubled else None
 
     def json(self) -> dict[str, object]:
-        """The JSON member; empty where it is absent or no object: a label that cannot be read is one not known."""
+        """The JSON member; empty if it is missing or not an object. A label that cannot be read is unknown."""
         try:
             value = json.loads(self.contents.get("json", b"{}"))
         except ValueError:
@@ -290,7 +293,7 @@ class _Sample:
         return value if isinstance(value, dict) else {}
 
     def value(self, field: str) -> object:
-        """What a field says of this sample: a JSON value or a member's text; None where it is absent."""
+        """The value of a field: a JSON value or a member's text; None if it is missing."""
         member, is_key, key = _split_field(field)
         if is_key:
             return self.json().get(key)
@@ -305,7 +308,7 @@ def _is_note(key: str) -> bool:
 
 
 def _from_text(text: str) -> object:
-    """A member's text as the number or list that it may be written as; JSON tells them from names by itself."""
+    """The number or list in a member's text, else the text. In JSON, the types are clear already."""
     with contextlib.suppress(ValueError):
         return json.loads(text) if text.startswith("[") else int(text)
     return text
@@ -317,7 +320,7 @@ def _in_words(field: str) -> str:
 
 
 def _split_field(field: str) -> tuple[str, bool, str]:
-    """The extension that a field names, whether it names a key of the JSON member, and that key."""
+    """The extension in a field's name, whether the field is a key of the JSON member, and that key."""
     field = field.lstrip(".")
     if field.startswith("json."):
         return "json", True, field.removeprefix("json.")
@@ -325,7 +328,7 @@ def _split_field(field: str) -> tuple[str, bool, str]:
 
 
 class _StrictMember(tarfile.TarInfo):
-    """A member whose damaged header is an error; tarfile takes one behind the first member for the archive's end."""
+    """A member whose damaged header is an error. tarfile takes one after the first member as the archive's end."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _StrictMember:
@@ -336,10 +339,10 @@ class _StrictMember(tarfile.TarInfo):
 
 
 def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Members in the archive's order, read forwards only.
+    """Yields members in the archive's order, reading only forwards.
 
     Raises:
-      tarfile.TarError, or one of GZIP_DAMAGE: the archive cannot be read further, or does not end where it says.
+      tarfile.TarError, or one of GZIP_DAMAGE: the archive cannot be read further, or data follows its end.
     """
     head = file.read(1)
     file.seek(0)
@@ -348,11 +351,11 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     with tarfile.open(fileobj=file, mode="r:", tarinfo=_StrictMember) as archive:
         while (member := archive.next()) is not None:
             yield member
-            # The archive remembers every member for look-ups by name, which nobody makes here.
+            # The archive keeps every member for look-ups by name, which are not needed here.
             archive.members.clear()  # type: ignore[attr-defined]
         end = archive.offset
         while rest := file.read(_PIECE):
-            # Zeroed blocks or a second archive appended: readable or not, what follows would be lost in silence.
+            # After zeroed blocks, or with a second archive appended, the rest would be lost silently.
             if rest.count(0) != len(rest):
                 raise tarfile.ReadError(f"data follows the end-of-archive mark at byte {end}")
 
@@ -367,17 +370,21 @@ def _read(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
     file.seek(member.offset_data)
     data = read_up_to(file, member.size)
     if len(data) < member.size:
-        raise _cut(member)
+        raise _truncated(member)
     return data
 
 
-def _make_sure(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
-    """Nothing, without reading the member, but an error where it is cut."""
+def _check_complete(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
+    """Checks that a member is complete, without reading it. Returns empty bytes.
+
+    Raises:
+      tarfile.ReadError: the member is truncated.
+    """
     file.seek(member.offset_data)
     if not skip(file, member.size):
-        raise _cut(member)
+        raise _truncated(member)
     return b""
 
 
-def _cut(member: tarfile.TarInfo) -> tarfile.ReadError:
+def _truncated(member: tarfile.TarInfo) -> tarfile.ReadError:
     return tarfile.ReadError(f"the file ends within member {member.name!r}, which begins at byte {member.offset}")

@@ -1,0 +1,32 @@
+"""Turns encoded images into the arrays that the model takes: decodes, resizes and preprocesses them."""
+
+from transforms.images.ahead import decode_ahead
+from transforms.images.decode import EXIF, FORMATS, Exif, decode_image, resize_image
+from transforms.images.limits import UndecodableImage
+from transforms.images.preprocess import (
+    MODES,
+    Affine,
+    KerasPreprocessing,
+    Preprocessing,
+    application_family,
+    preprocessing,
+)
+from transforms.images.resize import FILTERS, Resize
+
+__all__ = [
+    "EXIF",
+    "FILTERS",
+    "FORMATS",
+    "MODES",
+    "Affine",
+    "Exif",
+    "KerasPreprocessing",
+    "Preprocessing",
+    "Resize",
+    "UndecodableImage",
+    "application_family",
+    "decode_ahead",
+    "decode_image",
+    "preprocessing",
+    "resize_image",
+]

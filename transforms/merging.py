@@ -1,0 +1,50 @@
+"""Reads the committed units again: merges their statistics and ranks images by similarity to their class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import apache_beam as beam
+import numpy as np
+
+from transforms.output import Output, read_table
+from transforms.statistics import DATASET, ClassStatistics, Digest, IdCounts, Ranking, cosine, merged
+from transforms.unit import Receipt, Unit
+
+# The tagged output of `rank_by_similarity` with the ids' counts.
+IDS = "ids"
+
+
+def rank_by_similarity(
+    receipt: Receipt, output: Output, digests: Sequence[Digest]
+) -> Iterator[tuple[int, Ranking] | beam.pvalue.TaggedOutput]:
+    """Ranks a committed unit's images by the similarity of their coarse map to their class's mean coarse map.
+
+    Yields each class with its ranking, and in the output `IDS` the `IdCounts` of the images.
+    """
+    table = read_table(output.part("maps", receipt.unit), ["image_id", "index", "target", "coarse_map"])
+    targets = table["target"].to_numpy()
+    ids = table["image_id"].to_pylist()
+    if not ids:
+        return
+    # An image that is explained for several classes has several rows, one after the other.
+    index = table["index"].to_numpy()
+    yield beam.pvalue.TaggedOutput(IDS, IdCounts.of(ids[i] for i in np.flatnonzero(np.diff(index, prepend=-1))))
+    coarse = table["coarse_map"].combine_chunks().flatten().to_numpy().reshape(len(ids), -1)
+    means = {digest.class_index: digest.coarse for digest in digests}
+    groups = [(int(c), np.flatnonzero(targets == c)) for c in np.unique(targets)]
+    for class_index, chosen in [(DATASET, np.arange(len(ids))), *groups]:
+        similarity = cosine(coarse[chosen], means[class_index])
+        known = np.isfinite(similarity)
+        yield class_index, Ranking.of(similarity[known], [ids[i] for i in chosen[known]])
+
+
+def merge_block(block: int, units: Iterable[Unit], output: Output) -> dict[int, ClassStatistics]:
+    """Merges the statistics of a block of classes from the units' partial statistics on disk, one unit after the other.
+
+    Partial statistics do not travel through the runner. It would hold those of all classes and units at once, several
+    times over (measured: 1,000 classes in 8 units took 1.4 GB more than 10).
+    """
+    # The order is fixed, so that the sums are the same in every run.
+    ordered = sorted(units, key=lambda unit: (unit.shard.path, unit.start))
+    return merged(part for unit in ordered for part in output.read_partials(unit, block))

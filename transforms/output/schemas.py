@@ -1,0 +1,109 @@
+"""The columns of an output's Parquet files."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pyarrow as pa
+
+from transforms.statistics import FIGURES, Moments
+
+SCHEMA_VERSION = "2"
+_FLOATS = pa.list_(pa.float32())
+_DOUBLES = pa.list_(pa.float64())
+_STRINGS = pa.list_(pa.string())
+
+MAPS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("label", pa.int32()),
+        ("label_name", pa.string()),
+        ("predicted", pa.int32()),
+        ("predicted_name", pa.string()),
+        ("correct", pa.bool_()),
+        ("target", pa.int32()),
+        ("target_name", pa.string()),
+        ("target_rank", pa.int32()),
+        ("logit", pa.float32()),
+        ("probability", pa.float32()),
+        ("explained", pa.float32()),
+        ("contrast_class", pa.int32()),
+        ("input_term", pa.float32()),
+        ("bias_term", pa.float32()),
+        ("unlocated_term", pa.float32()),
+        ("completeness_error", pa.float32()),
+        ("map", pa.binary()),
+        ("map_dtype", pa.string()),
+        ("map_scale", pa.float64()),
+        ("map_offset", pa.float64()),
+        ("map_height", pa.int32()),
+        ("map_width", pa.int32()),
+        ("coarse_map", _FLOATS),
+        *((name, pa.float32()) for name in FIGURES),
+    ]
+)
+
+ERRORS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("stage", pa.string()),
+        ("error", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+
+# The moments of `ClassStatistics`: each has a column for every field of `Moments`.
+MOMENTS = ("logit", "probability", "map", "coarse", "wrong", "figures")
+_MOMENT_FIELDS = tuple(f.name for f in dataclasses.fields(Moments))
+
+PARTIALS = pa.schema(
+    [
+        ("class", pa.int32()),
+        ("labelled", pa.int64()),
+        ("correct", pa.int64()),
+        *(
+            (f"{name}_{field}", pa.int64() if field == "count" else _DOUBLES)
+            for name in MOMENTS
+            for field in _MOMENT_FIELDS
+        ),
+        ("sample_size", pa.int64()),
+        ("sample_keys", pa.list_(pa.uint64())),
+        ("sample_rows", _FLOATS),
+        ("largest_error", pa.float64()),
+        ("top_scores", _DOUBLES),
+        ("top_ids", _STRINGS),
+        ("bottom_scores", _DOUBLES),
+        ("bottom_ids", _STRINGS),
+    ]
+)
+
+CLASSES = pa.schema(
+    [
+        ("class", pa.int32()),
+        ("class_name", pa.string()),
+        ("images", pa.int64()),
+        ("labelled", pa.int64()),
+        ("correct", pa.int64()),
+        ("mean_logit", pa.float64()),
+        ("mean_probability", pa.float64()),
+        ("mean_map", _FLOATS),
+        ("std_map", _FLOATS),
+        ("contrast_map", _FLOATS),
+        ("wrong_map", _FLOATS),
+        *((f"{name}_{what}", pa.float64()) for name in FIGURES for what in ("mean", "std", "p05", "p50", "p95")),
+        ("similarity", pa.float64()),
+        ("border_mass_z", pa.float64()),
+        ("corner_mass_z", pa.float64()),
+        ("top_logit_ids", _STRINGS),
+        ("bottom_logit_ids", _STRINGS),
+        ("top_similarity_ids", _STRINGS),
+        ("bottom_similarity_ids", _STRINGS),
+        ("completeness_error_p50", pa.float64()),
+        ("completeness_error_p95", pa.float64()),
+        ("completeness_error_max", pa.float64()),
+    ]
+)

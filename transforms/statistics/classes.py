@@ -1,0 +1,146 @@
+"""Makes the finished row of a class from its merged statistics and the comparison with other classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from transforms.statistics.accumulators import DATASET, ClassStatistics, Ranking
+from transforms.statistics.figures import FIGURES
+
+_QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
+
+# The figures that reveal shortcuts: the object is seldom in a corner or along the border.
+SUSPICIOUS = ("border_mass", "corner_mass")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Digest:
+    """The small part of a class's statistics that other classes and the similarity ranking need.
+
+    Attributes:
+      class_index: the class; `DATASET` for all classes together.
+      images: the number of its maps.
+      labelled, correct: as in `ClassStatistics`.
+      means: float64 [len(FIGURES)], the mean figures; NaN if no map has mass.
+      coarse: float64 [14, 14], the mean coarse map.
+      map: float64 [grid, grid], the mean map. Only for the dataset; None for a class.
+      errors: float64 [n], the sample's completeness errors without NaN. Only for the dataset; None for a class.
+      largest_error: the largest completeness error; 0 if there are none.
+    """
+
+    class_index: int
+    images: int
+    labelled: int
+    correct: int
+    means: np.ndarray
+    coarse: np.ndarray
+    map: np.ndarray | None
+    errors: np.ndarray | None
+    largest_error: float
+
+    @classmethod
+    def of(cls, class_index: int, statistics: ClassStatistics) -> Digest:
+        whole = class_index == DATASET
+        figures = statistics.figures
+        return cls(
+            class_index=class_index,
+            images=statistics.logit.count,
+            labelled=statistics.labelled,
+            correct=statistics.correct,
+            means=figures.mean if figures.count else np.full_like(figures.mean, np.nan),
+            coarse=statistics.coarse.mean,
+            map=statistics.map.mean if whole else None,
+            errors=_completeness_errors(statistics) if whole else None,
+            largest_error=statistics.largest_error,
+        )
+
+
+def z_score(figure: str, class_index: int, digests: Iterable[Digest]) -> float | None:
+    """How many standard deviations a class's mean figure lies above the other classes' means.
+
+    Mean and sample standard deviation (n − 1) are computed without the class itself, so that it cannot hide behind its
+    own value. None if fewer than two other classes have maps, or if their means are all equal.
+    """
+    column = FIGURES.index(figure)
+    # If one figure is finite, all are. Checking only one keeps the comparison of a thousand classes fast.
+    means = {d.class_index: d.means[column] for d in digests if d.class_index != DATASET and isfinite(d.means[column])}
+    own = means.pop(class_index, None)
+    others = np.asarray(list(means.values()))
+    if own is None or len(others) < 2 or not (std := others.std(ddof=1)):
+        return None
+    return float((own - others.mean()) / std)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The cosine of the angle between each map of a [N, …] and the map b […]: float64 [N], NaN without mass."""
+    flat, other = a.reshape(len(a), -1).astype(np.float64), b.ravel().astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return flat @ other / (np.linalg.norm(flat, axis=1) * np.linalg.norm(other))
+
+
+def class_row(
+    class_index: int,
+    statistics: ClassStatistics,
+    digests: Sequence[Digest],
+    rankings: Mapping[int, Ranking],
+    class_names: Sequence[str] | None,
+) -> dict[str, Any]:
+    """One row of `output.CLASSES`."""
+    dataset = next((d for d in digests if d.class_index == DATASET), None)
+    has_maps = statistics.map.count > 0
+    mean_map = statistics.map.mean
+    ranking = rankings.get(class_index, Ranking())
+    row: dict[str, Any] = {
+        "class": class_index,
+        "class_name": class_names[class_index] if class_names and class_index >= 0 else None,
+        "images": statistics.logit.count,
+        "labelled": statistics.labelled,
+        "correct": statistics.correct,
+        "mean_logit": float(statistics.logit.mean)
+        if isfinite(statistics.logit.mean) and statistics.logit.count
+        else None,
+        "mean_probability": float(statistics.probability.mean) if statistics.probability.count else None,
+        "mean_map": mean_map.ravel() if has_maps else None,
+        "std_map": statistics.map.std().ravel() if has_maps else None,
+        "contrast_map": None,
+        "wrong_map": statistics.wrong.mean.ravel() if statistics.wrong.count else None,
+        "similarity": None,
+        **{f"{name}_z": z_score(name, class_index, digests) for name in SUSPICIOUS},
+        "top_logit_ids": [image_id for _, image_id in statistics.by_logit.top],
+        "bottom_logit_ids": [image_id for _, image_id in statistics.by_logit.bottom],
+        "top_similarity_ids": [image_id for _, image_id in ranking.top],
+        "bottom_similarity_ids": [image_id for _, image_id in ranking.bottom],
+    }
+    if has_maps and dataset is not None and dataset.map is not None:
+        row["contrast_map"] = (mean_map - dataset.map).ravel()
+        row["similarity"] = float(cosine(mean_map[None], dataset.map)[0])
+    row.update(_figure_columns(statistics))
+    errors = _completeness_errors(statistics)
+    for name in ("p50", "p95"):
+        row[f"completeness_error_{name}"] = float(np.quantile(errors, _QUANTILES[name])) if len(errors) else None
+    row["completeness_error_max"] = statistics.largest_error if len(errors) else None
+    return row
+
+
+def _completeness_errors(statistics: ClassStatistics) -> np.ndarray:
+    """The sample's completeness errors without NaN, float64 [n]. Methods that do not decompose the logit have none."""
+    errors = statistics.sample.rows[:, -1].astype(np.float64)
+    return errors[~np.isnan(errors)]
+
+
+def _figure_columns(statistics: ClassStatistics) -> dict[str, float | None]:
+    columns: dict[str, float | None] = {}
+    std = statistics.figures.std()
+    rows = statistics.sample.rows[:, : len(FIGURES)].astype(np.float64)
+    rows = rows[np.isfinite(rows).all(axis=1)]  # as for the means: a map without mass has no figures
+    for i, name in enumerate(FIGURES):
+        columns[f"{name}_mean"] = float(statistics.figures.mean[i]) if statistics.figures.count else None
+        columns[f"{name}_std"] = float(std[i]) if statistics.figures.count else None
+        for what, q in _QUANTILES.items():
+            columns[f"{name}_{what}"] = float(np.quantile(rows[:, i], q)) if len(rows) else None
+    return columns
