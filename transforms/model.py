@@ -222,7 +222,7 @@ def load_once(spec: ModelSpec) -> LoadedModel:
 
 def _batches_at_once() -> int:
     """As many as there are cores, if each can have one of its own; TF_NUM_INTRAOP_THREADS says how many one has."""
-    from transforms.fullgrad import autodiff
+    from transforms.fullgrad.tensorflow import autodiff
 
     if os.environ.get("TF_NUM_INTRAOP_THREADS"):  # which TensorFlow takes for itself
         return 1
@@ -299,7 +299,7 @@ def _preprocessing(spec: ModelSpec) -> Preprocessing:
 def _load(spec: ModelSpec) -> Any:
     import keras
 
-    from transforms.fullgrad import autodiff
+    from transforms.fullgrad.tensorflow import autodiff
 
     if keras.backend.backend() != "tensorflow":
         raise UnusableModel(
