@@ -113,7 +113,7 @@ _JOB = _SIZES + 4  # its length
 _DESCRIPTION, _OF_SCALES, _OF_SETTINGS, _FIRST = range(4)
 
 _NUMBERS_A_THREAD = 1 << 17  # starting a thread takes 20 us, in which a thread reads this many numbers
-_long = np.int64  # numba gives every literal a type of its own
+_long = np.int64  # for constants, since Numba gives every literal a type of its own
 
 
 def describe(*, tensors: int, pulls_back: bool, kernel: int, threads: int, count: int) -> np.ndarray:
@@ -270,7 +270,7 @@ def condensing_function() -> int:
 
 @functools.cache
 def interpolating_function() -> int:
-    """The address of the same for `kernels.add_interpolated`."""
+    """The address of void(kernel, context), which TensorFlow calls to add an interpolated map."""
     add_interpolated = kernels.add_interpolated
 
     @numba.cfunc(types.void(types.voidptr, types.voidptr), **kernels.OPTIONS)

@@ -162,7 +162,7 @@ def test_resizing_is_what_the_matrices_say(resize: Any, sizes: tuple[tuple[int, 
     np.testing.assert_array_equal(same, total)
 
 
-def test_matrices_that_interpolate_between_more_than_neighbours_are_not_two_taps() -> None:
+def test_matrices_that_mix_more_than_two_neighbours_are_not_taken() -> None:
     assert graph.two_neighbours(resampling.area(9, 4)) is None
     assert graph.two_neighbours(np.float32([[1, 0, 1]])) is None
 
