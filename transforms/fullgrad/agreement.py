@@ -125,13 +125,13 @@ def _disagreement(exposed: Exposed, images: np.ndarray, agreement: Agreement) ->
     own = own_output(exposed, images)
     if _difference_of(own_output(exposed, images), own) > limit:
         return Disagreement(
-            f"{model} gives another answer each time it is called on the same image, as with a layer that is random at "
-            "prediction too; save it without"
+            f"{model} gives another answer each time it is called on the same image; a layer is probably random in "
+            "prediction too: save the model without it"
         )
     if _difference_of(own_output(exposed, images[:1]), own[:1]) > limit:
         return Disagreement(
-            f"{model} gives an image another answer beside other images, as with a BatchNormalization that is called "
-            "with training=True; save it without"
+            f"{model} gives an image another answer beside other images; a BatchNormalization is probably called with "
+            "training=True: save the model without that"
         )
     culprit = first_difference(exposed, images[:1], limit)
     where = (
@@ -141,8 +141,8 @@ def _disagreement(exposed: Exposed, images: np.ndarray, agreement: Agreement) ->
     )
     return Disagreement(
         f"{model} cannot be explained: the logits that would be explained differ from its own by "
-        f"{agreement.difference:.2g} of their range, where {limit:g} is the limit; {where}; write its call() with "
-        "Keras layers and keras.ops of its arguments alone"
+        f"{agreement.difference:.2g} of their range (limit {limit:g}); {where}; write its call() with Keras layers and "
+        "keras.ops, applied only to its arguments"
     )
 
 

@@ -147,8 +147,8 @@ def expose(model: keras.Model, output: int | str | None = None) -> Exposed:
         raise CannotExpose(f"model {model.name!r} leaves the number of channels open: build it for a fixed number")
     if len(shape) < 2 or None in shape[1:] or any(size != 1 for size in shape[1:-1]):
         raise CannotExpose(
-            f"model {model.name!r} is no classifier: its output has shape {shape}, but one logit a class, [N, K], is "
-            "needed; model.output chooses another output"
+            f"model {model.name!r} is no classifier: its output has shape {shape}, but it must have one logit for each "
+            "class, [N, K]; model.output chooses another output"
         )
     undone = _squashing_step(program)
     ends_in = _ends_in(model, program, undone)

@@ -321,7 +321,7 @@ def _check_images(exposed: Exposed, images: np.ndarray) -> None:
     wanted = exposed.input_shape
     if images.ndim != 4 or any(w not in (None, g) for w, g in zip(wanted, images.shape[1:], strict=False)):
         shown = ", ".join("any" if size is None else str(size) for size in wanted)
-        raise ValueError(f"images must have shape [N, {shown}], as the model takes them, but have {images.shape}")
+        raise ValueError(f"images must have the shape that the model takes, [N, {shown}], but have {images.shape}")
 
 
 def _check_targets(exposed: Exposed, targets: Any, count: int) -> np.ndarray:

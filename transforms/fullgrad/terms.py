@@ -213,9 +213,9 @@ class Run:
         """
         if any(self._images not in (None, part.tensor.shape[0]) for part in parts):
             raise CannotExpose(
-                f"layer {step.name!r} works on a tensor whose first axis is not the images', as of windows or patches "
-                "of them all: put the operations from there back to one tensor an image into the call() of a layer of "
-                "your own, which is then explained as one"
+                f"layer {step.name!r} works on a tensor whose first axis is not the images', such as all images' "
+                "windows or patches: put all operations on such tensors into the call() of a layer of your own that "
+                "takes and returns one tensor for each image; it is then explained as one step"
             )
         placed = tuple(dataclasses.replace(part, place=self._place(step, part.tensor)) for part in parts)
         term = Term(step.name + suffix, explicit, placed, per_channel)
