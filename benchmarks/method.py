@@ -44,7 +44,8 @@ from rich.table import Table
 
 from benchmarks import peers
 from tests.transforms.fullgrad import networks
-from transforms.fullgrad import Exposed, Options, autodiff, explain_batch, expose, prefers_jit
+from transforms.fullgrad import Exposed, Options, explain_batch, expose, prefers_jit
+from transforms.fullgrad.tensorflow import autodiff
 from transforms.memory import usable_cores
 
 MODELS = ("ResNet50", "Xception", "MobileNetV2", "EfficientNetB0", "VGG16", "ResNet-20")

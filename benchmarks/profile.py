@@ -4,9 +4,9 @@
 
 TensorFlow's own profiler, on one core: a call is computed by one thread, and one operation at a time. Milliseconds an
 image, medians of the rounds; batches and weights as in benchmarks.method. `FullGrad…` are this project's own operations
-(transforms/fullgrad/operations.py); the others are TensorFlow's, of which those of oneDNN are named without its prefix.
-What no operation accounts for is TensorFlow's and Python's own, or a cluster that XLA compiled, as of SiLU's gradient
-where it is not read. On accelerators this says nothing.
+(transforms/fullgrad/tensorflow/native). The others are TensorFlow's; those of oneDNN are named without its prefix. The
+time that no operation accounts for is TensorFlow's and Python's own, or a cluster that XLA compiled, as of SiLU's
+gradient where it is not read. On accelerators this says nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from rich.table import Table
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from benchmarks.method import BATCHES, FULLGRAD, GRADIENT, MODELS, SIZES, network, own_variants
-from transforms.fullgrad import autodiff, expose
+from transforms.fullgrad import expose
+from transforms.fullgrad.tensorflow import autodiff
 
 CALL = "the whole call"
 # By operation: milliseconds an image, and how often it is called.

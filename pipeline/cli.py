@@ -222,7 +222,7 @@ def _import_quietly(*, tensorflow: bool) -> None:
         import apache_beam  # noqa: F401
 
         if tensorflow:
-            from transforms.fullgrad import autodiff
+            from transforms.fullgrad.tensorflow import autodiff
 
             autodiff.has_accelerator()
     finally:

@@ -11,7 +11,7 @@ import numpy as np
 
 from transforms.clock import Clock
 from transforms.fullgrad import Explanation, Options, explain_batch, prefers_jit
-from transforms.fullgrad.autodiff import has_accelerator, out_of_memory
+from transforms.fullgrad.tensorflow.autodiff import has_accelerator, out_of_memory
 from transforms.memory import accelerator_memory, memory_at_hand, sensible_batch, usable_cores
 from transforms.methods import METHODS
 from transforms.models import LoadedModel

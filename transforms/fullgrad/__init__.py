@@ -1,4 +1,7 @@
-"""FullGrad, the exact decomposition of a classifier's logit, and its siblings. Knows nothing of Beam or files."""
+"""FullGrad, the exact decomposition of a classifier's logit, and its siblings. It knows nothing of Beam or files.
+
+Read `terms` (what a term is), `rules` (which layer adds which term), `maps` (from terms to maps) and `method`.
+"""
 
 from transforms.fullgrad.agreement import Agreement, Disagreement
 from transforms.fullgrad.explanation import Explanation, Options

@@ -11,10 +11,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from transforms.fullgrad import autodiff, terms
-from transforms.fullgrad.autodiff import Tensor
+from transforms.fullgrad import terms
 from transforms.fullgrad.expose import Exposed, own_output
 from transforms.fullgrad.flatten import CannotExpose, Program, Step, Value
+from transforms.fullgrad.tensorflow import autodiff
+from transforms.fullgrad.tensorflow.autodiff import Tensor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,28 +39,28 @@ class Disagreement(CannotExpose):
     """The exposed logits are not the model's own; one sentence that names the first layer that differs."""
 
 
-# Two ways to compute a network differ more than its account is incomplete, and a wrong function by far more. With 10
-# bits, as in half precision and in the matrix products of GPUs (TensorFloat-32), the account's own limit has room.
+# Two ways to compute the same network differ by more than completeness errors, and a wrong function differs by far
+# more. With 10 bits, as in half precision and in GPUs' matrix products (TensorFloat-32), the tolerance has room.
 _MARGIN, _COARSE_MARGIN, _COARSE = 10.0, 2.0, 5e-3
 
 
 def compare(exposed: Exposed, images: np.ndarray, logits: np.ndarray, own: np.ndarray | None = None) -> Agreement:
-    """Compares logits with what the model makes of the same images.
+    """Compares logits with the model's own output for the same images.
 
-    Where a softmax or sigmoid was undone, the model's probabilities are turned back into logits, so that a difference
-    counts as much where they are nearly 0 or 1.
+    If a softmax or sigmoid was undone, the model's probabilities are turned back into logits. A difference then counts
+    as much at probabilities near 0 or 1.
 
     Args:
-      images: float32 [N, H, W, C], preprocessed as the model takes them.
+      images: float32 [N, H, W, C], preprocessed for the model.
       logits: float32 [N, K], those of the exposed model.
-      own: the model's own output, from `own_output`, where it is at hand.
+      own: the model's own output, if `own_output` was called already.
     """
     own = own_output(exposed, images) if own is None else own
     tolerance = max(exposed.tolerance, _COARSE) if autodiff.has_accelerator() else exposed.tolerance
     coarse = tolerance >= _COARSE
     limit = (_COARSE_MARGIN if coarse else _MARGIN) * tolerance
     here, there = np.isfinite(own).all(axis=1), np.isfinite(logits).all(axis=1)
-    # What overflows tells nothing; in half precision, one way to compute may do so and the other not.
+    # Overflow tells nothing: in half precision, one way to compute may overflow while the other does not.
     if not coarse and (here != there).any():
         return Agreement(math.inf, limit)
     both = here & there
@@ -74,7 +75,7 @@ def _compare_uncompiled(exposed: Exposed, images: np.ndarray) -> Agreement:
 
 
 def check(exposed: Exposed, images: np.ndarray) -> Agreement:
-    """Compares on images float32 [N, H, W, C], in eager mode: nothing is compiled.
+    """Compares on images float32 [N, H, W, C], in eager mode, without compiling anything.
 
     Raises:
       Disagreement: the logits differ by more than rounding explains.
@@ -88,7 +89,7 @@ def check(exposed: Exposed, images: np.ndarray) -> Agreement:
 class FirstBatch:
     """Compares the first image that an exposed model explains.
 
-    The model's own output for it is computed beside the batch, which is compiled meanwhile: a run hardly waits for it.
+    A second thread computes the model's own output while the batch is compiled, so that a run hardly waits.
     """
 
     def __init__(self, exposed: Exposed, images: np.ndarray):
@@ -100,18 +101,18 @@ class FirstBatch:
         beside.shutdown(wait=False)
 
     def check(self, logits: np.ndarray) -> None:
-        """Compares the batch's logits float32 [n, K]; where n is 0, nothing.
+        """Compares the batch's logits float32 [n, K]; does nothing if n is 0.
 
         Raises:
           Disagreement: the logits differ by more than rounding explains.
         """
         exposed, image, logits = self._exposed, self._images[:1], logits[:1]
         own = self._own.result()
-        if not len(logits) or not np.isfinite(logits).all():  # which is said of each image
+        if not len(logits) or not np.isfinite(logits).all():  # every such image is reported by itself
             return
         agreement = compare(exposed, image, logits, own)
         if not agreement.holds and agreement.limit >= _COARSE:
-            # In few bits a compiled graph, which rounds elsewhere, may be far from the same network uncompiled.
+            # With few bits, a compiled graph rounds elsewhere and may be far from the same network uncompiled.
             agreement = _compare_uncompiled(exposed, image)
         if not agreement.holds:
             raise _disagreement(exposed, self._images, agreement)
@@ -119,18 +120,18 @@ class FirstBatch:
 
 
 def _disagreement(exposed: Exposed, images: np.ndarray, agreement: Agreement) -> Disagreement:
-    """Why the exposed model and the model disagree on some of a batch of images."""
+    """The error that says why the exposed model and the model disagree on a batch of images."""
     model, limit = f"model {exposed.model.name!r}", agreement.limit
     own = own_output(exposed, images)
     if _difference_of(own_output(exposed, images), own) > limit:
         return Disagreement(
-            f"{model} gives another answer each time it is called on the same image, as with a layer that is random at "
-            "prediction too; save it without"
+            f"{model} gives another answer each time it is called on the same image; a layer is probably random in "
+            "prediction too: save the model without it"
         )
     if _difference_of(own_output(exposed, images[:1]), own[:1]) > limit:
         return Disagreement(
-            f"{model} gives an image another answer beside other images, as with a BatchNormalization that is called "
-            "with training=True; save it without"
+            f"{model} gives an image another answer beside other images; a BatchNormalization is probably called with "
+            "training=True: save the model without that"
         )
     culprit = first_difference(exposed, images[:1], limit)
     where = (
@@ -140,19 +141,19 @@ def _disagreement(exposed: Exposed, images: np.ndarray, agreement: Agreement) ->
     )
     return Disagreement(
         f"{model} cannot be explained: the logits that would be explained differ from its own by "
-        f"{agreement.difference:.2g} of their range, where {limit:g} is the limit; {where}; write its call() with "
-        "Keras layers and keras.ops of its arguments alone"
+        f"{agreement.difference:.2g} of their range (limit {limit:g}); {where}; write its call() with Keras layers and "
+        "keras.ops, applied only to its arguments"
     )
 
 
 def first_difference(exposed: Exposed, images: np.ndarray, limit: float) -> Step | None:
-    """The first step that the exposed model does not compute as the model itself does; None if there is none.
+    """The first step that the exposed model computes otherwise than the model itself; None if there is none.
 
-    A call that was opened up is compared with the layer's own call, and what a rule makes of a step with the step.
+    The output of each rule is compared with the output of its step, and opened calls with the layer's own call.
 
     Args:
       images: float32 [N, H, W, C].
-      limit: the largest difference that is none, as a fraction of a tensor's largest value.
+      limit: the largest difference that counts as none, as a fraction of a tensor's largest value.
     """
     tensor = ops.convert_to_tensor(images)
     own = {exposed.program.input: tensor}
@@ -166,7 +167,7 @@ def first_difference(exposed: Exposed, images: np.ndarray, limit: float) -> Step
                 zip(step.outputs, keras.tree.flatten(each.rules[i].apply(runs[each], step, values)), strict=True)
             )
             if each is exposed.folded and each.rules[i] is not exposed.rules[i] and not _ends_folding(step):
-                continue  # a convolution that does its BatchNorm's part as well
+                continue  # a convolution that also does its BatchNorm's work
             if _differ(own, values, step.outputs, limit):
                 return step
         for call in calls.get(step, ()):
@@ -177,7 +178,7 @@ def first_difference(exposed: Exposed, images: np.ndarray, limit: float) -> Step
 
 
 def _calls_by_last_step(program: Program) -> dict[Step, list[Step]]:
-    """The opened calls, by the step after which all that they take and make is known."""
+    """The opened calls, by the step after which all their inputs and outputs are known."""
     order = {value: i for i, step in enumerate(program.steps) for value in step.outputs}
     found: dict[Step, list[Step]] = {}
     for call in program.opened:
@@ -226,17 +227,17 @@ def _difference(exposed: Exposed, own: np.ndarray, logits: np.ndarray) -> float:
         if exposed.ends_in == "sigmoid":
             back, certain = np.log(own) - np.log1p(-own), 1e-3
         else:
-            # A softmax keeps the differences to the largest logit alone.
+            # A softmax keeps only the differences to the largest logit.
             back, certain = np.log(own) - np.log(own.max(axis=1, keepdims=True)), 0.0
             logits = logits - np.take_along_axis(logits, own.argmax(axis=1)[:, None], axis=1)
-    # Where a probability is rounded to so few digits that its logit is not known, only the probability is compared.
+    # If rounding leaves a probability so few digits that its logit is unknown, only the probability is compared.
     known = (own > (1e-3 if half else 1e-6)) & (own <= 1 - (5e-2 if half and certain else certain))
     squashed = 1 / (1 + np.exp(-np.clip(logits, -80, 80))) if exposed.ends_in == "sigmoid" else _softmax(logits)
     return max(_of_range(back, logits, known, logits), float(np.abs(squashed - own).max(initial=0.0)))
 
 
 def _of_range(these: np.ndarray, those: np.ndarray, known: np.ndarray, logits: np.ndarray) -> float:
-    """The largest known difference over the largest logit or difference of logits, whichever is more, of each image."""
+    """The largest known difference, over the image's largest logit or difference of logits, whichever is larger."""
     if not known.any():
         return 0.0
     scale = np.maximum(np.abs(logits).max(axis=1), np.ptp(logits, axis=1))[:, None]

@@ -1,4 +1,4 @@
-"""Checks the law step by step, to name the layers that could not be accounted for where it fails as a whole."""
+"""Checks the account step by step, to name the layers that break it if it fails as a whole."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from transforms.fullgrad import autodiff, terms
-from transforms.fullgrad.autodiff import Tensor
+from transforms.fullgrad import terms
 from transforms.fullgrad.expose import Exposed
+from transforms.fullgrad.tensorflow import autodiff
+from transforms.fullgrad.tensorflow.autodiff import Tensor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,9 +21,9 @@ class StepAccounts:
 
     Attributes:
       steps: the S steps' names.
-      missing: float64 [N, S], Σ g_y·y − Σ g_x·x − the step's terms: what a step adds to the logit beyond its terms;
-        zero but for rounding where its rule is right.
-      scale: float64 [N], Σ |g_y·y| over all steps, against which `missing` is large or small.
+      missing: float64 [N, S], Σ g_y·y − Σ g_x·x − the step's terms: what a step adds to the logit beyond its terms.
+        If its rule is right, this is zero but for rounding.
+      scale: float64 [N], Σ |g_y·y| over all steps; `missing` is judged against it.
     """
 
     steps: tuple[str, ...]
@@ -30,17 +31,17 @@ class StepAccounts:
     scale: np.ndarray
 
     def unaccounted(self, tolerance: float) -> list[str]:
-        """The steps that miss more than `tolerance` of the scale for some image, the worst first."""
+        """The steps that miss more than `tolerance` of the scale for some image; the worst comes first."""
         worst = (np.abs(self.missing) / self.scale[:, None]).max(axis=0)
         return [self.steps[i] for i in np.argsort(-worst) if not worst[i] <= tolerance]
 
 
 def account_for_steps(exposed: Exposed, images: np.ndarray) -> StepAccounts:
-    """Takes the predicted class's logit apart with every step's inputs and outputs tapped.
+    """Decomposes the predicted class's logit with all inputs and outputs of every step tapped.
 
     Args:
       exposed: from `expose`.
-      images: float32 [N, H, W, C], preprocessed as the model takes them.
+      images: float32 [N, H, W, C], preprocessed for the model.
     """
     count = len(images)
 
@@ -58,7 +59,7 @@ def account_for_steps(exposed: Exposed, images: np.ndarray) -> StepAccounts:
                 _Ends(
                     [x for x in own.values() if _is_floating(x)],
                     [y for y in tapped if _is_floating(y)],
-                    cast(list[terms.Term], run.terms[before:]),  # which they all are, without folding
+                    cast(list[terms.Term], run.terms[before:]),  # all are, without an early condenser
                 )
             )
         logits = ops.reshape(values[exposed.program.output], (count, -1))
@@ -77,7 +78,7 @@ def account_for_steps(exposed: Exposed, images: np.ndarray) -> StepAccounts:
     missing = []
     for each, made in zip(ends, out, strict=True):
         found = [term.contributions(gradients) for term in each.terms]
-        located = [tensor for contributions in found for part in contributions.located for tensor in part.each()]
+        located = [tensor for contributions in found for part in contributions.located for tensor in part.tensors()]
         added = sum(map(total, (*located, *(c for contributions in found for c in contributions.unlocated))), nothing)
         missing.append(made - sum(map(product, each.inputs), nothing) - added)
     return StepAccounts(

@@ -1,4 +1,4 @@
-"""What a method is asked and what it gives, the same for all of them: options, the explained number, the result."""
+"""What all methods have in common: their options, the explained number, and their result."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from keras import ops
 
 from transforms import methods
-from transforms.fullgrad.autodiff import Tensor
+from transforms.fullgrad.tensorflow.autodiff import Tensor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """What decides the explanation of an image; see `explain`."""
+    """All that decides how an image is explained; see `explain`."""
 
     method: str = "fullgrad"
     maps: str = "reference"
@@ -54,19 +54,19 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a method gives; NumPy arrays over N images.
+    """The result of a method for N images, as NumPy arrays.
 
-    The terms are FullGrad's. Methods that do not decompose the logit have NaN in their place, and no layers.
+    The terms are FullGrad's. Methods that do not decompose the logit have NaN instead, and no layers.
 
     Attributes:
       logits: float32 [N, K], before any softmax or sigmoid.
       targets: int32 [N], the explained class of each image.
-      explained: float32 [N], f: the target's logit, or with `contrast="runner_up"` that less the largest other one.
+      explained: float32 [N], f: the target's logit; with `contrast="runner_up"`, less the largest other logit.
       contrast_class: int32 [N], the class of that largest other logit; −1 without contrast.
       maps: float32 [N, H, W].
       input_term: float32 [N], ⟨∇ₓf, x⟩.
       bias_term: float32 [N], the sum of all layers' terms.
-      unlocated_term: float32 [N], the part of the bias term that has no place in the image and is not in the map.
+      unlocated_term: float32 [N], the part of the bias term without a position in the image; it is not in the map.
       completeness_error: float32 [N], |f − input_term − bias_term| / (|input_term| + Σ |each layer's term|).
       layer_terms: float32 [N, L], each layer's term, in the order of `layers`.
       layers: the L layers' names.
@@ -85,7 +85,7 @@ class Explanation:
     layers: tuple[str, ...]
 
     def split(self) -> list[Explanation]:
-        """One explanation an image; their arrays are views."""
+        """One explanation for each image; the arrays are views."""
         return [
             Explanation(**{name: getattr(self, name)[i : i + 1] for name in _ARRAYS}, layers=self.layers)
             for i in range(len(self.targets))
@@ -93,7 +93,7 @@ class Explanation:
 
     @classmethod
     def join(cls, parts: Sequence[Explanation]) -> Explanation:
-        """The explanations of all images of all parts (at least one), of the same model and options."""
+        """Joins explanations (at least one) that were made with the same model and options."""
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
         return cls(**arrays, layers=parts[0].layers)
 
@@ -111,7 +111,7 @@ def objective(logits: Tensor, targets: Tensor, contrast: str) -> Tensor:
 
 
 def explained_numbers(logits: np.ndarray, targets: np.ndarray, contrast: str) -> tuple[np.ndarray, np.ndarray]:
-    """f as `objective` has it, and the class that the target is contrasted with.
+    """f as in `objective`, and the class that the target is contrasted with.
 
     Args:
       logits: float32 [N, K].
@@ -131,7 +131,7 @@ def explained_numbers(logits: np.ndarray, targets: np.ndarray, contrast: str) ->
 
 
 def resolve(targets: Tensor, logits: Tensor) -> Tensor:
-    """Class indices [N] int32, with −1 − r replaced by the class of rank r."""
+    """Class indices [N] int32: every −1 − r is replaced by the class of rank r."""
     order = ops.cast(ops.argsort(-logits, axis=-1), "int32")
     ranks = ops.maximum(-1 - targets, 0)
     ranked = ops.take_along_axis(order, ranks[:, None], axis=-1)[:, 0]

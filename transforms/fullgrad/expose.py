@@ -1,4 +1,4 @@
-"""Exposes a model: finds its logits, undoes the softmax or sigmoid after them, and plans how each step is treated."""
+"""Exposes a model: finds its logits, undoes the softmax or sigmoid after them, and gives every step its rule."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from transforms.fullgrad import terms
-from transforms.fullgrad.autodiff import Tap, Tensor
+from transforms.fullgrad import rules, terms
+from transforms.fullgrad.condensing import EarlyCondenser
 from transforms.fullgrad.flatten import CannotExpose, Program, Step, Value, flatten
-from transforms.fullgrad.folding import fold
-from transforms.fullgrad.operations import Reading
 from transforms.fullgrad.places import Place, places
+from transforms.fullgrad.tensorflow.autodiff import Tap, Tensor
+from transforms.fullgrad.tensorflow.folding import fold
 
 _TOLERANCES = {"float16": 5e-3, "bfloat16": 3e-2}
 
@@ -25,26 +25,26 @@ EndsIn = Literal["softmax", "sigmoid", "logits", "probabilities"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Exposed:
-    """A model whose logits are found and whose every bias is tapped; what `full_gradients` takes.
+    """A model with known logits and a rule for every step; `full_gradients` takes it.
 
     Attributes:
       model: the model as given; it is not changed.
       program: its steps, from the image to the explained output.
-      rules: how each step of the program is treated.
-      places: where in the image the values of the program lie.
+      rules: the rule of each step.
+      places: where in the image the program's values lie.
       ends_in: what the model's output is. `softmax` and `sigmoid` are undone, so that the logits before them are
-        explained. `logits` are explained as they are. So are `probabilities` that no final softmax makes, as an average
-        of several softmaxes: there are no logits then, and what is called so here are those probabilities, or of a
-        single output how far its probability lies above one half.
-      classes: number of classes K. A single output is the logit z of class 1 against class 0, and counts as two
+        explained. `logits` are explained as they are. `probabilities` that no final softmax makes, such as an average
+        of several softmaxes, are explained as they are too: they take the place of logits. For a single output, this
+        is how far its probability lies above one half.
+      classes: the number of classes K. A single output is the logit z of class 1 against class 0; it counts as two
         classes with the logits −z and z.
-      compiled: functions that `full_gradients` compiled for this model, by their options.
+      compiled: the functions that `full_gradients` compiled for this model, by their options.
       agreements: how far the logits of the first explained images were from the model's own; empty before.
     """
 
     model: keras.Model
     program: Program
-    rules: tuple[terms.Rule, ...]
+    rules: tuple[rules.Rule, ...]
     places: Mapping[Value, Place]
     ends_in: EndsIn
     classes: int
@@ -53,7 +53,7 @@ class Exposed:
 
     @property
     def squashing(self) -> Literal["softmax", "sigmoid", "none"]:
-        """What makes probabilities of the logits; of those that a model ends in, what fits their number."""
+        """What turns the logits into probabilities. If the model ends in logits, their number decides."""
         if self.ends_in == "probabilities":
             return "none"
         if self.ends_in == "logits":
@@ -62,54 +62,57 @@ class Exposed:
 
     @property
     def single_output(self) -> bool:
-        """Whether the model has one number for an image, which says class 1 or class 0."""
+        """Whether the model gives a single number for an image, class 1 against class 0."""
         return self.program.output.shape[-1] == 1
 
     @property
     def offset(self) -> float:
-        """What is added to the model's output before it is explained."""
+        """The number that is added to the model's output before it is explained."""
         return -0.5 if self.single_output and self.ends_in == "probabilities" else 0.0
 
     @property
     def tolerance(self) -> float:
-        """The largest completeness_error that rounding explains, by the coarsest type that a layer computes in.
+        """The largest completeness_error that rounding explains; the coarsest type in the model decides.
 
-        Measured on networks of ten to three hundred layers, it is at most 2e-6 in float32; the limit leaves room for
-        deeper ones. Half precision carries 11 and bfloat16 8 bits, and small gradients underflow in the former.
+        On networks of ten to three hundred layers, the error is at most 2e-6 in float32. The limit leaves room for
+        deeper networks. Half precision has 11 bits and bfloat16 has 8; small gradients underflow in half precision.
         """
         computed = {getattr(step.operation, "compute_dtype", "float32") for step in self.program.steps}
         return max(_TOLERANCES.get(str(dtype), 1e-4) for dtype in computed)
 
     @property
     def input_shape(self) -> tuple[int | None, int | None, int]:
-        """Height, width and channels of the images that the model takes; None where any size will do."""
+        """Height, width and channels of the images that the model takes; None if it takes any size."""
         _, height, width, channels = self.program.input.shape
         assert channels is not None, "checked by expose"
         return height, width, channels
 
     @functools.cached_property
     def folded(self) -> Exposed:
-        """The same with each BatchNorm folded into the convolution before it: faster, with the same terms.
+        """The model with each BatchNorm folded into the convolution before it: faster, with the same terms.
 
-        Its weights are those that the model has when this is first asked for.
+        The weights are those that the model has at the first use.
         """
         return self._folded(activations=False)
 
     @functools.cached_property
-    def folded_for_operations(self) -> Exposed:
-        """The same as `folded`, with the terms around activations as `operations` read them: in the step back."""
+    def folded_with_activations(self) -> Exposed:
+        """As `folded`, but the pull-backs of activations condense the terms on both sides. Needs an early condenser."""
         return self._folded(activations=True)
 
     def _folded(self, *, activations: bool) -> Exposed:
-        rules = fold(self.program, self.rules, self.places, activations=activations)
-        return dataclasses.replace(self, rules=rules, compiled={})
+        folded = fold(self.program, self.rules, self.places, activations=activations)
+        return dataclasses.replace(self, rules=folded, compiled={})
 
-    def run(self, images: Tensor, tap: Tap, reading: Reading | None = None) -> tuple[Tensor, list[terms.AnyTerm]]:
-        """One forward pass: logits [N, K] float32 and the terms met, with every tensor that they need tapped.
+    def run(self, images: Tensor, tap: Tap, early: EarlyCondenser | None = None) -> tuple[Tensor, list[terms.AnyTerm]]:
+        """Runs one forward pass and taps every tensor that terms need.
 
-        What is `folded_for_operations` needs to be told what is to be read.
+        `early` condenses terms during the backward pass; `folded_with_activations` cannot run without it.
+
+        Returns:
+          The logits [N, K] float32, and the terms.
         """
-        run = terms.Run(tap, self.places, reading, images.shape[0])
+        run = terms.Run(tap, self.places, early, images.shape[0])
         values = {self.program.input: images}
         for step, rule in zip(self.program.steps, self.rules, strict=True):
             outputs = keras.tree.flatten(rule.apply(run, step, values))
@@ -118,7 +121,7 @@ class Exposed:
         return ops.concatenate([-logits, logits], axis=-1) if logits.shape[-1] == 1 else logits, run.terms
 
     def probabilities(self, logits: Any) -> Any:
-        """What the model's own softmax or sigmoid makes of logits [N, K], as a NumPy array [N, K]."""
+        """The probabilities that the model's own softmax or sigmoid makes of logits [N, K], as a NumPy array [N, K]."""
         if self.squashing == "none":
             return ops.convert_to_numpy(logits) - self.offset
         squash = ops.sigmoid if self.squashing == "sigmoid" else ops.softmax
@@ -131,12 +134,12 @@ def expose(model: keras.Model, output: int | str | None = None) -> Exposed:
     Args:
       model: a built Keras model with one input [N, H, W, C] and, for each image, logits or probabilities [K]. Models
         inside it, layers called several times, and subclassed models written with keras.ops are opened up.
-      output: which output, by index or name, where the model has several.
+      output: the index or name of an output, if the model has several.
 
-    The weights are those that the model has when it is first explained; after a change, expose it again.
+    The weights are those that the model has when it is first explained. After a change, expose it again.
 
     Raises:
-      CannotExpose: in one sentence, with the layer's name and the reason.
+      CannotExpose: one sentence with the layer's name and the reason.
     """
     program = flatten(model, output)
     shape = program.output.shape
@@ -144,21 +147,21 @@ def expose(model: keras.Model, output: int | str | None = None) -> Exposed:
         raise CannotExpose(f"model {model.name!r} leaves the number of channels open: build it for a fixed number")
     if len(shape) < 2 or None in shape[1:] or any(size != 1 for size in shape[1:-1]):
         raise CannotExpose(
-            f"model {model.name!r} is no classifier: its output has shape {shape}, but one logit a class, [N, K], is "
-            "needed; model.output chooses another output"
+            f"model {model.name!r} is no classifier: its output has shape {shape}, but it must have one logit for each "
+            "class, [N, K]; model.output chooses another output"
         )
     undone = _squashing_step(program)
     ends_in = _ends_in(model, program, undone)
     if ends_in == "probabilities" and shape[-1] == 1:
         program = _less_one_half(program)
-    rules = tuple(
-        terms.rule_without_squashing(step) if step is undone else terms.rule_for(step) for step in program.steps
+    rules_of_steps = tuple(
+        rules.rule_without_squashing(step) if step is undone else rules.rule_for(step) for step in program.steps
     )
     classes = int(shape[-1] or 0)
     return Exposed(
         model=model,
         program=program,
-        rules=rules,
+        rules=rules_of_steps,
         places=places(program),
         ends_in=ends_in,
         classes=2 if classes == 1 else classes,
@@ -166,7 +169,7 @@ def expose(model: keras.Model, output: int | str | None = None) -> Exposed:
 
 
 def own_output(exposed: Exposed, images: np.ndarray) -> np.ndarray:
-    """The model's own output for images float32 [N, H, W, C], as its call() makes it: float32 [N, K], K may be 1."""
+    """The output of the model's own call() for images float32 [N, H, W, C]: float32 [N, K], K may be 1."""
     return _output_of(exposed.model, exposed.program.output_index, images)
 
 
@@ -177,22 +180,22 @@ def _output_of(model: keras.Model, index: int, images: np.ndarray) -> np.ndarray
 
 def _ends_in(model: keras.Model, program: Program, undone: Step | None) -> EndsIn:
     if undone is not None:
-        return "softmax" if terms.squashing(undone) == "softmax" else "sigmoid"
-    if _has_negative_weights(_last_step(program)):  # the usual head, which makes numbers of any size
+        return "softmax" if rules.squashing(undone) == "softmax" else "sigmoid"
+    if _has_negative_weights(_last_step(program)):  # the usual head, whose output has any size
         return "logits"
     return "probabilities" if _are_probabilities(model, program) else "logits"
 
 
 def _has_negative_weights(step: Step | None) -> bool:
-    kernel = getattr(step.operation, "kernel", None) if step is not None and terms.ends_linearly(step) else None
+    kernel = getattr(step.operation, "kernel", None) if step is not None and rules.ends_linearly(step) else None
     return kernel is not None and bool(ops.any(ops.less(kernel, 0)))
 
 
 def _are_probabilities(model: keras.Model, program: Program) -> bool:
-    """Whether the output behaves like probabilities on images of noise in the scales that models take.
+    """Whether the output looks like probabilities, on images of noise at the scales that models take.
 
-    They are not negative and at most 1, for pixels around 0, up to 1, up to 255 and far beyond. Of several classes they
-    either sum to one or are probabilities of each class alone.
+    Probabilities lie in 0 … 1 for pixels around 0, up to 1, up to 255 and far beyond. They need not sum to one, since
+    each may be the probability of its class alone.
     """
     count, height, width, channels = program.input.shape
     generator = np.random.default_rng(0)
@@ -201,7 +204,7 @@ def _are_probabilities(model: keras.Model, program: Program) -> bool:
     images = np.stack([scale * getattr(generator, kind)(size=shape) for kind, scale in scales]).astype(np.float32)
     try:
         found = [_output_of(model, program.output_index, images[i : i + 1].repeat(count or 1, 0)) for i in range(4)]
-    except Exception:  # a user's call(), on a size that it does not take: then images will tell
+    except Exception:  # a user's call() refuses the size; the first real images will tell
         return False
     values = np.concatenate(found)
     rounding = 1e-5 if "float32" in program.output.dtype else 1e-2
@@ -209,7 +212,7 @@ def _are_probabilities(model: keras.Model, program: Program) -> bool:
 
 
 def _less_one_half(program: Program) -> Program:
-    """A program whose output is a single probability, with one half taken away: it is positive for class 1."""
+    """The program with one half subtracted from its single probability, which makes it positive for class 1."""
     output = program.output
     symbol = ops.subtract(keras.KerasTensor(output.shape, output.dtype), 0.5)
     less = Value(output.shape, output.dtype)
@@ -218,14 +221,14 @@ def _less_one_half(program: Program) -> Program:
 
 
 def _last_step(program: Program) -> Step | None:
-    """What makes the output, before steps that only reshape it."""
+    """The step that makes the output, before steps that only reshape it."""
     value = program.output
-    while (step := program.producer(value)) is not None and terms.only_moves(step) and len(step.inputs) == 1:
+    while (step := program.producer(value)) is not None and rules.only_moves(step) and len(step.inputs) == 1:
         value = step.inputs[0]
     return step
 
 
 def _squashing_step(program: Program) -> Step | None:
-    """The softmax or sigmoid that the program ends in, behind steps that only reshape."""
+    """The softmax or sigmoid that the program ends in; steps that only reshape may follow it."""
     step = _last_step(program)
-    return step if step is not None and terms.squashing(step) else None
+    return step if step is not None and rules.squashing(step) else None

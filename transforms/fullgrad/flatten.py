@@ -1,4 +1,4 @@
-"""A Keras model as a flat list of steps: nested models opened up, whatever way they were written in."""
+"""Turns a Keras model into a flat list of steps and opens nested models, however they were written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CannotExpose(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Value:
-    """One tensor between steps; `shape` has None where the model leaves a size open."""
+    """One tensor between steps; `shape` has None for a size that the model leaves open."""
 
     shape: tuple[int | None, ...]
     dtype: str
@@ -28,10 +28,10 @@ class Step:
     """One call of a layer or of a bare operation.
 
     Attributes:
-      name: path of the layer, `backbone/conv1`; further calls of a shared layer are `conv1 (call 2)`.
-      operation: what is called.
-      args, kwargs: its arguments, with `Value`s in the place of tensors; `training` is among them where it is taken.
-      outputs: the values it makes, in the order in which `keras.tree.flatten` gives them.
+      name: the layer's path, `backbone/conv1`; further calls of a shared layer are `conv1 (call 2)`.
+      operation: the called layer or operation.
+      args, kwargs: its arguments, with `Value`s instead of tensors; `training` is among them if the call takes it.
+      outputs: the values it makes, in the order of `keras.tree.flatten`.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Step:
 
     @property
     def trains(self) -> bool:
-        """Whether the layer is called in training mode, as by a user's layer that says `training=True` inside."""
+        """Whether the layer is called in training mode, as by a user's layer that passes `training=True`."""
         return bool(self.kwargs.get("training"))
 
     def call(self, values: Mapping[Value, Any]) -> Any:
-        """Calls the operation on the tensors that stand for its values."""
+        """Calls the operation on the tensors of its values."""
         args, kwargs = tree.map_structure(
             lambda leaf: values[leaf] if isinstance(leaf, Value) else leaf, (self.args, dict(self.kwargs))
         )
@@ -63,14 +63,14 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """The steps from a model's image to one of its outputs, in an order in which they can run; no other steps.
+    """The steps from a model's image to one of its outputs.
 
     Attributes:
       input, output: the image and the output.
-      steps: all of them.
-      output_index: which of the model's outputs it is, in the order in which `keras.tree.flatten` gives them.
-      opened: the calls of models and users' layers that were replaced by steps, inner ones before outer ones. What the
-        steps make must be what such a call makes.
+      steps: the steps that the output needs, in an order in which they can run.
+      output_index: the output's index among the model's outputs, in the order of `keras.tree.flatten`.
+      opened: the calls of models and users' layers that were replaced by steps, inner calls before outer ones. The
+        steps must make the same as the call.
     """
 
     input: Value
@@ -95,10 +95,10 @@ def flatten(model: keras.Model, output: int | str | None = None) -> Program:
 
     Args:
       model: a built `Functional`, `Sequential` or subclassed model with one image input.
-      output: the index or name of the output to explain, for a model that has several.
+      output: the index or name of the output to explain, if the model has several.
 
     Raises:
-      CannotExpose: not built, several inputs, or an `output` that is missing or needed.
+      CannotExpose: the model is not built or has several inputs, or `output` is unknown or missing.
     """
     graph = _graph_of(model)
     if graph is None:
@@ -121,7 +121,7 @@ def flatten(model: keras.Model, output: int | str | None = None) -> Program:
 
 
 def _output_index(model: keras.Model, graph: keras.Function, output: int | str | None) -> int:
-    """Which of the flat outputs is meant."""
+    """The index of the chosen output among the flat outputs."""
     names = list(getattr(model, "output_names", None) or [f"output_{i}" for i in range(len(graph.outputs))])
     if output is None and len(graph.outputs) == 1:
         return 0
@@ -135,7 +135,7 @@ def _output_index(model: keras.Model, graph: keras.Function, output: int | str |
 
 
 class _Opening:
-    """Models being opened up: the steps so far, and the calls that they replace."""
+    """Opens models up; holds the steps so far and the calls that they replace."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -149,12 +149,12 @@ class _Opening:
 
         Args:
           training: the mode that the graph is called in.
-          stated_wins: whether a call inside that states `training` keeps it, as where a user's call() was traced; a
-            Functional model passes its own on to all that is in it.
+          stated_wins: whether a call inside keeps the `training` that it states, as in a user's traced call(). A
+            Functional model instead passes its own mode on to everything in it.
         """
         values: dict[int, Value] = {id(tensor): value for tensor, value in zip(graph.inputs, inputs, strict=True)}
-        # The nodes of a graph are no public API of Keras, but the only place that has the arguments of every call,
-        # those of shared layers included; they have been the same since 3.0.
+        # The nodes of a graph are not in Keras' public API. But only they have the arguments of every call, also of
+        # shared layers, and they have not changed since 3.0.
         by_depth = graph._nodes_by_depth
         for node in (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]):
             operation = node.operation
@@ -179,7 +179,7 @@ class _Opening:
         prefix: str,
         training: bool,
     ) -> list[Value]:
-        """Appends one call, opened up where that can be, and returns what it makes."""
+        """Appends one call, opened up if possible, and returns the values it makes."""
         self._calls[id(operation)] = call = self._calls.get(id(operation), 0) + 1
         name = f"{prefix}{operation.name}" + (f" (call {call})" if call > 1 else "")
         inner = _graph_of_call(operation, args, kwargs) if _opens(operation) else None
@@ -195,7 +195,7 @@ class _Opening:
 
 
 def _needed(steps: Sequence[Step], source: Value, output: Value) -> tuple[tuple[Step, ...], set[Value]]:
-    """Leaves out what the output does not depend on; returns the steps that are left, and all their values."""
+    """The steps that the output depends on, and all their values."""
     wanted = {output}
     kept: list[Step] = []
     for step in reversed(steps):
@@ -207,8 +207,11 @@ def _needed(steps: Sequence[Step], source: Value, output: Value) -> tuple[tuple[
 
 
 def _opens(operation: keras.Operation) -> bool:
-    """Whether a call is replaced by what happens inside: models always, and layers that are not Keras' own, or that
-    its applications made for themselves; but none that does something around its call()."""
+    """Whether a call is replaced by the steps inside it.
+
+    Models are, and layers that are not Keras' own, and layers of Keras' applications. A class that overrides __call__
+    is not, since it may do more than its call().
+    """
     module = type(operation).__module__
     if not type(operation).__call__.__module__.startswith("keras."):
         return False
@@ -219,13 +222,13 @@ def _opens(operation: keras.Operation) -> bool:
 
 
 def _is_traced(operation: keras.Operation) -> bool:
-    """Whether a model or layer has a call() that a user wrote, not Keras' own for a graph of layers."""
+    """Whether a model or layer has a user's call(), not Keras' own call() for a graph of layers."""
     own = type(operation).call.__module__.startswith("keras.")
     return not (own and isinstance(operation, keras.Function | keras.Sequential))
 
 
 def _graph_of(model: keras.Model) -> keras.Function | None:
-    """The graph of a model that is called on an image alone; None where it cannot be had."""
+    """The graph of a model that is called on a single image input; None if it cannot be traced."""
     if not _is_traced(model):
         return _own_graph(model)
     if not isinstance(model, keras.Layer) or not model.built:
@@ -233,16 +236,16 @@ def _graph_of(model: keras.Model) -> keras.Function | None:
     try:
         symbols = _symbolic_inputs(model)
         return _trace(model, symbols, (symbols,), {"training": False} if _takes_training(model) else {})
-    except Exception:  # whatever a user's call() raises on symbols
+    except Exception:  # a user's call() may raise anything on symbols
         return None
 
 
 def _graph_of_call(
     operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[keras.Function, list[Value]] | None:
-    """The graph of one call, and what it is called on, in the order of the graph's inputs.
+    """The graph of one call, and the values that it is called on, in the order of the graph's inputs.
 
-    None where it cannot be had: the call then stays one step, for the general rule.
+    None if the call cannot be traced. It then stays one step, which the general rule treats.
     """
     if not _is_traced(operation):
         graph = _own_graph(operation)
@@ -256,12 +259,12 @@ def _graph_of_call(
         graph, inside = _trace_call(operation, args, kwargs, None)
         if _mixes_images(_trace_call(operation, args, kwargs, _A_NUMBER_OF_IMAGES)[0]):
             return None
-    except Exception:  # whatever a user's call() raises on symbols
+    except Exception:  # a user's call() may raise anything on symbols
         return None
     return graph, inside
 
 
-# A prime that no other size is: wherever it is a first axis, that is the images'.
+# A prime that no other size equals: a first axis of this length is the images' axis.
 _A_NUMBER_OF_IMAGES = 7919
 
 
@@ -282,9 +285,9 @@ def _trace_call(
 
 
 def _mixes_images(graph: keras.Function) -> bool:
-    """Whether the first axis of a tensor inside is not the images', as where attention puts their windows on it.
+    """Whether a tensor inside has a first axis other than the images', as in attention over windows.
 
-    Terms inside could not be told apart by images. As one step, the layer still has an image's output for each image.
+    Terms inside could not be assigned to images. As one step, the layer still has one output for each image.
     """
     made = (tensor for nodes in graph._nodes_by_depth.values() for node in nodes for tensor in node.outputs)
     return any(tuple(tensor.shape[:1]) != (_A_NUMBER_OF_IMAGES,) for tensor in made)
@@ -296,7 +299,7 @@ def _own_graph(model: keras.Operation) -> keras.Function | None:
 
 
 def _is_called_as_built(graph: keras.Function, given: Any) -> bool:
-    """Whether the tensors of a call are those of a graph one by one, without Keras having to match or reshape them."""
+    """Whether a call's tensors are a graph's inputs one by one; Keras need not match or reshape them."""
     flat = tree.flatten(given)
     if len(flat) != len(graph.inputs) or not all(isinstance(each, Value) for each in flat):
         return False
@@ -309,8 +312,8 @@ def _is_called_as_built(graph: keras.Function, given: Any) -> bool:
 
 
 def _trace(layer: keras.Layer, inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> keras.Function:
-    """What a layer's call() does to symbolic tensors: layers and keras.ops, where __call__() would record one node."""
-    # As __call__ does: what is computed in half precision is cast to it first.
+    """The graph of a layer's call() on symbolic tensors; its __call__() would record a single node instead."""
+    # As in __call__: a layer that computes in half precision casts its inputs first.
     args, kwargs = tree.map_structure(lambda leaf: _autocast(layer, leaf), (args, kwargs))
     return keras.Function(inputs, layer.call(*args, **kwargs))
 
@@ -323,7 +326,7 @@ def _autocast(layer: keras.Layer, leaf: Any) -> Any:
 
 
 def _symbolic_inputs(layer: keras.Layer) -> Any:
-    """The shapes a layer was built for, as symbolic tensors."""
+    """The inputs that a layer was built for, as symbolic tensors."""
     given = layer._inputs_struct if isinstance(layer, keras.Function) else None
     if given is None and layer._inbound_nodes:
         given = layer._inbound_nodes[0].arguments.args[0]

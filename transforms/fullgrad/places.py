@@ -1,4 +1,4 @@
-"""Where in the image the numbers of a tensor lie, as far as the model's own steps tell."""
+"""Places: where in the image the numbers of a tensor lie, as far as the model's steps show."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from transforms.fullgrad.flatten import Program, Step, Value
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Grid:
-    """The place of a sequence [N, T, C]: tokens offset … offset + height·width − 1 are the image's, row by row.
+    """The place of a sequence [N, T, C]: tokens offset … offset + height·width − 1 are the image, row by row.
 
-    Others, such as a class token, lie nowhere in the image.
+    Other tokens, such as a class token, lie nowhere in the image.
     """
 
     height: int
@@ -25,17 +25,17 @@ class Grid:
         return self.height * self.width
 
 
-# The place of a tensor [N, h, w, C] whose two middle axes are the image's, at whatever resolution.
+# The place of a tensor [N, h, w, C] whose two middle axes are the image's, at any resolution.
 IMAGE: Final = "image"
 
 Place = Grid | Literal["image"]
 
-# Steps after which an axis need not be what it was before.
+# Steps that may exchange axes.
 _REARRANGING = frozenset("Dot Einsum Flatten Matmul Moveaxis Permute Reshape Swapaxes Transpose".split())
 
 
 def places(program: Program) -> dict[Value, Place]:
-    """The places of a program's values; those that have none, or whose origin cannot be followed, are not in it."""
+    """The places of a program's values. Values without a place, or of unknown origin, are left out."""
     found: dict[Value, Place] = {program.input: IMAGE}
     for step in program.steps:
         for output in step.outputs:
@@ -52,13 +52,13 @@ def _nowhere(output: Value, step: Step, found: Mapping[Value, Place]) -> None:
 def _of_image(output: Value, step: Step, found: Mapping[Value, Place]) -> Place | None:
     height, width = output.shape[1:3]
     if (height, width) == (1, 1):
-        return IMAGE  # all of the image, as after pooling
+        return IMAGE  # the whole image, as after pooling
     for value in step.inputs:
         place = found.get(value)
         if place == IMAGE and (step.kind not in _REARRANGING or value.shape[1:3] == (height, width)):
             return IMAGE
         if isinstance(place, Grid) and (place.height, place.width, value.shape[1]) == (height, width, place.size):
-            return IMAGE  # a sequence that was laid out as an image again
+            return IMAGE  # a sequence that was reshaped to an image
     return None
 
 
@@ -70,7 +70,7 @@ def _of_sequence(output: Value, step: Step, found: Mapping[Value, Place]) -> Pla
         place = found.get(value)
         if isinstance(place, Grid):
             if value.shape[1] == length:
-                return place  # token by token, or attention among them
+                return place  # computed token by token, or by attention among tokens
             if length == place.size:
                 return Grid(place.height, place.width)  # the other tokens were cut off
         elif place == IMAGE and value.shape[3] == output.shape[2]:
@@ -81,7 +81,7 @@ def _of_sequence(output: Value, step: Step, found: Mapping[Value, Place]) -> Pla
 
 
 def _joined(step: Step, found: Mapping[Value, Place]) -> Grid | None:
-    """The place of sequences put one behind the other, if one of them has one."""
+    """The place of a concatenation of sequences, if one of them has a place."""
     lengths = [value.shape[1] for value in step.inputs]
     if None in lengths or sum(filter(None, lengths)) != step.outputs[0].shape[1]:
         return None

@@ -1,8 +1,8 @@
 """FullGrad's siblings: maps from the same exposed model and the same explained number f, without an account of f.
 
-Each method is two things: the evidence that one forward and one backward pass give, as tensors [N, h, w, C] of any
-resolutions, and the rule by which these become a map. Methods that smooth average the evidence over noisy copies of
-the image before the rule is applied, one copy at a time.
+A method has two parts. Its evidence comes from one forward and one backward pass: tensors [N, h, w, C] of any
+resolutions. Its rule makes a map of them. Methods that smooth first average the evidence over noisy copies of the
+image, one copy at a time.
 """
 
 from __future__ import annotations
@@ -15,29 +15,31 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import layers, ops
 
-from transforms.fullgrad import autodiff, maps
-from transforms.fullgrad.autodiff import Tensor
+from transforms.fullgrad import maps
+from transforms.fullgrad.contributions import Contribution, Product
 from transforms.fullgrad.explanation import Options, objective, resolve
 from transforms.fullgrad.expose import Exposed
 from transforms.fullgrad.flatten import CannotExpose, Step
-from transforms.fullgrad.located import Located, Product
 from transforms.fullgrad.places import IMAGE
-from transforms.fullgrad.terms import Part, Rule, Run, Term, Values, without_activation
+from transforms.fullgrad.rules import Rule, without_activation
+from transforms.fullgrad.tensorflow import autodiff
+from transforms.fullgrad.tensorflow.autodiff import Tensor
+from transforms.fullgrad.terms import Part, Run, Term, Values
 from transforms.methods import METHODS
 
 
 class Evidence(NamedTuple):
-    """What one pass gives.
+    """What a map is made of, from one forward and one backward pass.
 
     Attributes:
       logits: float32 [N, K].
       targets: int32 [N], the explained classes.
-      contributions: what the map is made of.
+      contributions: the evidence itself.
     """
 
     logits: Tensor
     targets: Tensor
-    contributions: list[Located]
+    contributions: list[Contribution]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,9 +47,9 @@ class Sibling:
     """A method without an account.
 
     Attributes:
-      evidence: of an exposed model, images [N, H, W, C], targets int32 [N] as in `explain`, and options.
-      rule: how the contributions become a map.
-      foldable: whether the evidence is the same where BatchNorms are folded into convolutions.
+      evidence: takes an exposed model, images [N, H, W, C], targets int32 [N] as in `explain`, and options.
+      rule: how the evidence becomes a map.
+      foldable: whether the evidence stays the same if BatchNorms are folded into convolutions.
     """
 
     evidence: Callable[[Exposed, Tensor, Tensor, Options], Evidence]
@@ -59,10 +61,10 @@ class Sibling:
 
 
 def _gradients(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:
-    """∂f/∂x, of which the map is max_c |∂f/∂x_c| (Simonyan et al. 2013, arXiv 1312.6034, section 3.1).
+    """∂f/∂x; the map is max_c |∂f/∂x_c| (Simonyan et al. 2013, arXiv 1312.6034, section 3.1).
 
-    Averaged over noisy copies before the maximum is taken, it is SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825):
-    (1/n) Σᵢ ∂f/∂x (x + εᵢ), εᵢ normal with standard deviation noise_level · (max x − min x).
+    If it is averaged over noisy copies before the maximum, it is SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825):
+    (1/n) Σᵢ ∂f/∂x (x + εᵢ), where εᵢ is normal with standard deviation noise_level · (max x − min x).
     """
 
     def forward(tap: autodiff.Tap) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -72,25 +74,25 @@ def _gradients(exposed: Exposed, images: Tensor, targets: Tensor, options: Optio
         return objective(logits, chosen, options.contrast), (x, logits, chosen)
 
     (x, logits, chosen), gradients = autodiff.tapped_gradients(forward)
-    return Evidence(logits, chosen, [Located(Product(gradients.in_float32(x)))])
+    return Evidence(logits, chosen, [Contribution(Product(gradients.in_float32(x)))])
 
 
 def _input_x_gradient(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:
     """x ⊙ ∂f/∂x (Shrikumar et al. 2016, arXiv 1605.01713).
 
-    It is a pixel's share of f to first order, so its map is the sum over channels: the sum's absolute value, or with
-    `maps: signed` the sum itself, whose total over the map is ⟨x, ∂f/∂x⟩.
+    It is a pixel's share of f to first order, so the map is a sum over channels: its absolute value, or with
+    `maps: signed` the sum itself. A signed map adds up to ⟨x, ∂f/∂x⟩.
     """
     logits, chosen, (gradient,) = _gradients(exposed, images, targets, options)
-    return Evidence(logits, chosen, [Located(Product(gradient.product.gradient, ops.cast(images, "float32")))])
+    return Evidence(logits, chosen, [Contribution(Product(gradient.product.gradient, ops.cast(images, "float32")))])
 
 
 def _simple_fullgrad(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:
     """x ⊙ ∂f/∂x, and ∂f/∂z at the output z of every layer that has a bias, before its activation.
 
-    Simple FullGrad, from the authors' repository (idiap/fullgrad-saliency, saliency/simple_fullgrad.py): FullGrad's map
-    with each bias replaced by one. As there, the layers are those with a bias or an effective one (BatchNorm), and
-    count where their output has places. Where no layer of a model has one, the convolutions take their part.
+    This is Simple FullGrad, from the authors' repository (idiap/fullgrad-saliency, saliency/simple_fullgrad.py):
+    FullGrad's map with every bias replaced by one. As there, the layers are those with a bias or an effective bias
+    (BatchNorm) whose output has positions in the image. If a model has no such layer, the convolutions are used.
     """
     if not any(rule.explicit and step.outputs[0] in exposed.places for step, rule in _steps(exposed)):
         exposed = _with_rules(
@@ -104,18 +106,18 @@ def _simple_fullgrad(exposed: Exposed, images: Tensor, targets: Tensor, options:
         return objective(logits, chosen, options.contrast), (x, logits, chosen, terms)
 
     (x, logits, chosen, terms), gradients = autodiff.tapped_gradients(forward)
-    contributions = [Located(Product(gradients.in_float32(x), ops.cast(x, "float32")))]
+    contributions = [Contribution(Product(gradients.in_float32(x), ops.cast(x, "float32")))]
     for term in terms:
-        if term.explicit and isinstance(term, Term):  # which they all are, without folding
+        if term.explicit and isinstance(term, Term):  # all are, without an early condenser
             ones = tuple(dataclasses.replace(part, multiplier=ops.ones_like(part.tensor)) for part in term.parts)
             contributions.extend(dataclasses.replace(term, parts=ones).contributions(gradients).located)
     return Evidence(logits, chosen, contributions)
 
 
 def _grad_cam(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:
-    """α_k A_k, with A the last spatial activation and α_k the mean of ∂f/∂A_k over its places.
+    """α_k A_k, where A is the last spatial activation and α_k the mean of ∂f/∂A_k over positions.
 
-    Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391, equations 1 and 2); its map is the ReLU of the sum over k.
+    Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391, equations 1 and 2); the map is the ReLU of the sum over k.
     """
     last = last_spatial_step(exposed)
 
@@ -136,14 +138,14 @@ def _grad_cam(exposed: Exposed, images: Tensor, targets: Tensor, options: Option
 
     (activation, logits, chosen), gradients = autodiff.tapped_gradients(forward)
     weights = ops.mean(gradients.in_float32(activation), axis=(1, 2), keepdims=True)
-    return Evidence(logits, chosen, [Located(Product(weights * ops.cast(activation, "float32")))])
+    return Evidence(logits, chosen, [Contribution(Product(weights * ops.cast(activation, "float32")))])
 
 
 def last_spatial_step(exposed: Exposed) -> Step:
-    """The last step of the program that makes an image [N, h, w, C] with h·w > 1: Grad-CAM's activation.
+    """The last step whose output is an image [N, h, w, C] with h·w > 1: Grad-CAM's activation.
 
-    It is what the classifier's head takes, after its own activation function and any pooling that leaves places; in a
-    transformer, it is what is cut into tokens. A size that the model leaves open counts as more than one.
+    The classifier's head takes this output, after an activation function and any pooling that leaves positions. In a
+    transformer, it is the output that is cut into tokens. A size that the model leaves open counts as more than one.
 
     Raises:
       CannotExpose: there is none.
@@ -161,7 +163,7 @@ def check_method(exposed: Exposed, method: str) -> None:
     """Checks that a model has what a method needs.
 
     Raises:
-      CannotExpose: it has not; one sentence.
+      CannotExpose: the model lacks it; one sentence.
     """
     if method == "grad_cam":
         last_spatial_step(exposed)
@@ -170,22 +172,22 @@ def check_method(exposed: Exposed, method: str) -> None:
 # ---- from contributions to maps
 
 
-def _largest(located: Located) -> Tensor:
-    """max_c |t_c|, of a tensor alone."""
-    return ops.max(located.magnitudes().tensor, axis=-1)
+def _largest(contribution: Contribution) -> Tensor:
+    """max_c |t_c|."""
+    return ops.max(contribution.magnitudes().tensor, axis=-1)
 
 
-def _absolute_sum(located: Located) -> Tensor:
+def _absolute_sum(contribution: Contribution) -> Tensor:
     """|Σ_c t_c|."""
-    return ops.abs(located.sums())
+    return ops.abs(contribution.sums())
 
 
-def _positive_sum(located: Located) -> Tensor:
+def _positive_sum(contribution: Contribution) -> Tensor:
     """ReLU(Σ_c t_c)."""
-    return ops.relu(located.sums())
+    return ops.relu(contribution.sums())
 
 
-def _channelwise_like(condense: Callable[[Located], Tensor]) -> maps.MapRule:
+def _channelwise_like(condense: Callable[[Contribution], Tensor]) -> maps.MapRule:
     """A rule that resizes as `channelwise` does: half-pixel bilinear to the input's size."""
     return dataclasses.replace(maps.RULES["channelwise"], condense=condense)
 
@@ -210,10 +212,10 @@ Compiled = Callable[[np.ndarray, np.ndarray], tuple[dict[str, Any], tuple[str, .
 
 
 def compile_sibling(exposed: Exposed, options: Options, sibling: Sibling) -> Compiled:
-    """A function of images float32 [N, H, W, C] and targets int32 [N] that gives the fields of an `Explanation`.
+    """A function of images float32 [N, H, W, C] and targets int32 [N] that returns the fields of an `Explanation`.
 
     Raises:
-      CannotExpose: the model does not have what the method needs.
+      CannotExpose: the model lacks what the method needs.
     """
     check_method(exposed, options.method)
     if sibling.foldable:
@@ -263,10 +265,10 @@ def _smoothed(exposed: Exposed, options: Options, sibling: Sibling) -> _MakeMaps
         noise = autodiff.normal_noise(seeds, sample, tuple(images.shape[1:]))
         copies = images + options.noise_level * spread * noise
         contributions = sibling.evidence(exposed, copies, targets, options).contributions
-        return [tensor for located in contributions for tensor in located.each()]
+        return [tensor for contribution in contributions for tensor in contribution.tensors()]
 
     def averaged(images: Tensor, total: list[Tensor]) -> Tensor:
-        return _combined(sibling, options, images, [Located(Product(each / options.samples)) for each in total])
+        return _combined(sibling, options, images, [Contribution(Product(each / options.samples)) for each in total])
 
     run_clean, run_noisy, run_averaged = (
         autodiff.compiled(function, jit=options.jit) for function in (clean, noisy, averaged)
@@ -278,7 +280,7 @@ def _smoothed(exposed: Exposed, options: Options, sibling: Sibling) -> _MakeMaps
         logits, chosen = run_clean(tensor, ops.convert_to_tensor(targets))
         total: list[Tensor] = []
         for sample in range(options.samples):
-            # As a tensor: a Python number would be traced anew for each sample.
+            # A tensor, since every Python number would be traced again.
             contributions = run_noisy(tensor, chosen, seeds, ops.convert_to_tensor(sample, "int32"))
             total = [a + b for a, b in zip(total, contributions, strict=True)] if total else contributions
         return logits, chosen, run_averaged(tensor, total)
@@ -286,14 +288,14 @@ def _smoothed(exposed: Exposed, options: Options, sibling: Sibling) -> _MakeMaps
     return run
 
 
-def _combined(sibling: Sibling, options: Options, images: Tensor, contributions: list[Located]) -> Tensor:
+def _combined(sibling: Sibling, options: Options, images: Tensor, contributions: list[Contribution]) -> Tensor:
     size = int(images.shape[1]), int(images.shape[2])
     rule = sibling.rule(options)
     return maps.combine(rule, [rule.condense(each) for each in contributions], size, options.map_size or size)
 
 
 def noise_seeds(images: np.ndarray, seed: int) -> np.ndarray:
-    """A seed for each image's noise that depends on `seed` and the image alone, not on its batch or place.
+    """The seeds of the images' noise. Each depends only on `seed` and on the image, not on the batch.
 
     Args:
       images: float32 [N, H, W, C].
@@ -309,11 +311,11 @@ def noise_seeds(images: np.ndarray, seed: int) -> np.ndarray:
     return np.frombuffer(b"".join(hashes), "<i4").astype(np.int32).reshape(-1, 2)
 
 
-# ---- rules of steps, exchanged
+# ---- replaced rules of steps
 
 
 def _untapped(tensor: Tensor) -> Tensor:
-    """In the place of a tap, where no gradient is wanted."""
+    """Stands in for a tap where no gradient is needed."""
     return tensor
 
 
@@ -326,7 +328,7 @@ def _with_rules(exposed: Exposed, rule_of: Callable[[Step, Rule], Rule]) -> Expo
 
 
 def _is_spatial(exposed: Exposed, step: Step) -> bool:
-    """Whether a step makes one tensor, [N, h, w, C], whose middle axes are the image's and not both of length 1."""
+    """Whether a step makes a single tensor [N, h, w, C] whose middle axes are the image's, not both of length 1."""
     shapes = [value.shape for value in step.outputs if exposed.places.get(value) == IMAGE]
     return len(step.outputs) == len(shapes) == 1 and shapes[0][1:3] != (1, 1)
 
@@ -338,7 +340,7 @@ def _is_convolution(step: Step) -> bool:
 
 
 def _convolution_without_bias(run: Run, step: Step, values: Values) -> Tensor:
-    """Taps the output before the activation, as the rule for a bias does."""
+    """Taps the output before the activation, like the rule for a bias."""
     z = run.tap(without_activation(step).call(values))
     run.add(step, Part(z, ops.zeros_like(z)), explicit=True)
     return step.operation.activation(z)

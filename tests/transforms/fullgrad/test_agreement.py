@@ -12,8 +12,9 @@ import pytest
 from keras import layers, ops
 
 from tests.transforms.fullgrad.networks import family, images, randomize
-from transforms.fullgrad import Disagreement, Exposed, agreement, expose, folding, full_gradients, terms
+from transforms.fullgrad import Disagreement, Exposed, agreement, expose, full_gradients, rules
 from transforms.fullgrad.flatten import Step
+from transforms.fullgrad.tensorflow import folding
 
 
 def _network(**head: Any) -> keras.Model:
@@ -76,7 +77,7 @@ def test_a_broken_rule_is_noticed_and_named(broken: str, head: dict[str, Any]) -
 
 def test_a_wrong_folding_is_noticed_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(layer: layers.BatchNormalization) -> tuple[Any, Any]:
-        scale, bias = terms.effective_scale_and_bias(layer)
+        scale, bias = rules.effective_scale_and_bias(layer)
         return scale, 1.05 * bias
 
     monkeypatch.setattr(folding, "effective_scale_and_bias", wrong)

@@ -11,7 +11,7 @@ from tests.transforms.fullgrad.networks import images, randomize
 from tests.transforms.fullgrad.test_layers import vision_transformer
 from transforms.fullgrad import expose, full_gradients
 from transforms.fullgrad.diagnosis import account_for_steps
-from transforms.fullgrad.terms import Rule
+from transforms.fullgrad.rules import Rule
 
 
 def _network() -> keras.Model:

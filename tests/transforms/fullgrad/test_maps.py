@@ -8,8 +8,9 @@ import pytest
 from keras import layers, ops
 
 from tests.transforms.fullgrad.networks import images, randomize
-from transforms.fullgrad import Exposed, autodiff, expose, full_gradients
-from transforms.resampling import aligned_bilinear, half_pixel_bilinear, spread
+from transforms.fullgrad import Exposed, expose, full_gradients
+from transforms.fullgrad.resampling import aligned_bilinear, half_pixel_bilinear, spread
+from transforms.fullgrad.tensorflow import autodiff
 
 
 def _network() -> keras.Model:
@@ -33,7 +34,7 @@ def _located_terms(exposed: Exposed, x: np.ndarray) -> list[np.ndarray]:
     (tapped, terms), gradients = autodiff.tapped_gradients(forward)
     found = [np.asarray(gradients[tapped]) * x]
     for term in terms:
-        found += [np.asarray(t) for located in term.contributions(gradients).located for t in located.each()]
+        found += [np.asarray(t) for located in term.contributions(gradients).located for t in located.tensors()]
     return found
 
 

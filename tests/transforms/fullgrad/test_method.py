@@ -255,7 +255,8 @@ import numpy as np
 from concurrent.futures import ThreadPoolExecutor
 from benchmarks.method import resnet20
 from tests.transforms.fullgrad import networks
-from transforms.fullgrad import autodiff, expose, full_gradients
+from transforms.fullgrad import expose, full_gradients
+from transforms.fullgrad.tensorflow import autodiff
 
 autodiff.one_thread_a_call()  # as the pipeline does it, so that calls do overlap
 model = networks.randomize(resnet20())

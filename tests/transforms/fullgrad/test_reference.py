@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from transforms.fullgrad import Explanation, Exposed, expose, full_gradients
 from transforms.fullgrad.flatten import Step, Value
-from transforms.fullgrad.terms import Part, Rule, Run, Values, without_activation
+from transforms.fullgrad.rules import Rule, without_activation
+from transforms.fullgrad.terms import Part, Run, Values
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)

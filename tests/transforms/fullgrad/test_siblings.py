@@ -12,8 +12,8 @@ from keras import layers
 
 from tests.transforms.fullgrad.networks import images, randomize
 from transforms.fullgrad import CannotExpose, explain, expose, full_gradients
-from transforms.fullgrad.autodiff import normal_noise
 from transforms.fullgrad.siblings import last_spatial_step, noise_seeds
+from transforms.fullgrad.tensorflow.autodiff import normal_noise
 from transforms.methods import METHODS
 
 SAMPLES, NOISE_LEVEL, SEED = 3, 0.2, 5

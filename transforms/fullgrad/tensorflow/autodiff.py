@@ -1,4 +1,4 @@
-"""TensorFlow, but for `operations`: gradients at tapped tensors, compilation, and noise that is the same anywhere."""
+"""Gradients at tapped tensors, compilation, memory and threads, and noise that is the same on every machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 Tensor = Any
 Tap = Callable[..., Tensor]
-Read = Callable[[Tensor], list[Tensor]]
+GradientReader = Callable[[Tensor], list[Tensor]]
 Result = TypeVar("Result")
 
 
@@ -24,11 +24,11 @@ class Gradients:
         self._in_float32: dict[int, Tensor] = {}
 
     def __getitem__(self, tensor: Tensor) -> Tensor:
-        """The gradient at a tensor that `tap` returned; has its shape and dtype."""
+        """The gradient at a tensor that `tap` returned, with the tensor's shape and dtype."""
         return self._gradients[id(tensor)]
 
     def in_float32(self, tensor: Tensor) -> Tensor:
-        """The same in float32, and one tensor wherever gradients are the same."""
+        """The gradient in float32. Equal gradients are the same tensor."""
         gradient = self[tensor]
         if gradient.dtype == tf.float32:
             return gradient
@@ -36,27 +36,27 @@ class Gradients:
 
 
 def tapped_gradients(forward: Callable[[Tap], tuple[Tensor, Result]]) -> tuple[Result, Gradients]:
-    """Runs `forward` once and goes back once, to all the tensors that it tapped.
+    """Runs `forward` once, and then backward once to all tensors that it tapped.
 
     Args:
-      forward: takes `tap` and returns the objective and whatever else it made. `tap(t)` returns t as a tensor of its
-        own: the gradient there is what flows back through the uses of the returned tensor, and through no other use
-        of t. `tap(t, read)` has the gradient read where it is made, before anything else takes it: `read` is called
-        with it, and returns what it made of it, unless no gradient comes back. Every image's objective must depend on
-        that image alone; the objectives' sum is differentiated, so each image gets its own gradient.
+      forward: takes `tap`, and returns the objective and any other result. `tap(t)` returns a copy of t. The gradient
+        at the copy counts the uses of the copy, and no other use of t. `tap(t, read)` also calls `read` with the
+        gradient where it is made, before anything else uses it; `read` returns the tensors that it makes. It is not
+        called if no gradient comes back. An image's objective must depend on that image alone: the sum over images is
+        differentiated, so that each image gets its own gradient.
 
     Returns:
-      What else `forward` made, and the gradients; zero where the objective does not depend on a tensor.
+      The other result, and the gradients; zero if the objective does not depend on a tensor.
     """
     tapped: list[Tensor] = []
     watched: list[Tensor] = []
     with tf.GradientTape(watch_accessed_variables=False) as tape:
 
-        def tap(tensor: Tensor, read: Read | None = None) -> Tensor:
+        def tap(tensor: Tensor, read: GradientReader | None = None) -> Tensor:
             own = tf.identity(tensor)
             tape.watch(own)
             watched.append(own)
-            tapped.append(own if read is None else pulled_back(own, tf.identity, lambda g, _: _read_first(g, read)))
+            tapped.append(own if read is None else with_pull_back(own, tf.identity, lambda g, _: _read_first(g, read)))
             return tapped[-1]
 
         objective, result = forward(tap)
@@ -65,22 +65,23 @@ def tapped_gradients(forward: Callable[[Tap], tuple[Tensor, Result]]) -> tuple[R
     )
 
 
-def _read_first(gradient: Tensor, read: Read) -> Tensor:
-    """The gradient, for whatever goes on backwards from it: that then finds it in the cache, and may write over it."""
+def _read_first(gradient: Tensor, read: GradientReader) -> Tensor:
+    """Passes the gradient on only after it is read: what follows finds it in the cache, and may overwrite it."""
     with tf.control_dependencies(read(gradient)):
         return tf.identity(gradient)
 
 
 def normal_noise(seeds: Tensor, sample: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers that depend on an image's own seed and the sample alone.
+    """Standard normal numbers that depend only on an image's seed and on the sample.
 
-    The bits are those of the counter-based generator Philox, which TensorFlow and XLA make alike; its normal numbers
-    they do not, so these come from the bits by the transform of Box & Muller (1958), √(−2 ln u)·(cos 2πv, sin 2πv).
+    The bits come from the counter-based generator Philox, which gives the same in TensorFlow and XLA. Their normal
+    numbers differ, so the bits are turned into normal numbers here, by the transform of Box & Muller (1958),
+    √(−2 ln u)·(cos 2πv, sin 2πv).
 
     Args:
-      seeds: int32 [N, 2], one an image, as good as random: a sample is another one of a seed nearby.
-      sample: int32 [], which of the image's samples.
-      shape: of one image's numbers.
+      seeds: int32 [N, 2], one for each image. They must be as good as random, since samples use neighbouring seeds.
+      sample: int32 [], the number of the image's sample.
+      shape: the shape of one image's numbers.
 
     Returns:
       float32 [N, *shape].
@@ -97,22 +98,22 @@ def normal_noise(seeds: Tensor, sample: Tensor, shape: tuple[int, ...]) -> Tenso
             dtype=tf.uint32,
             alg=tf.random.Algorithm.PHILOX,
         )
-        # The upper 23 bits as the middles of as many steps in (0, 1): exact in float32, and never 0, where ln is −∞.
+        # The upper 23 bits as the middles of 2^23 steps in (0, 1): exact in float32 and never 0, where ln is −∞.
         u, v = tf.unstack((tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) + 0.5) * 2.0**-23)
         radius, angle = tf.sqrt(-2.0 * tf.math.log(u)), 2.0 * math.pi * v
         numbers = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
         return tf.reshape(numbers[:count], shape)
 
-    # Image by image, as a batch's arithmetic may round an image's numbers by where in the batch they are.
+    # Image by image: in a batch, rounding may depend on an image's position.
     return tf.map_fn(of_one, seeds, fn_output_signature=tf.TensorSpec(shape, tf.float32))
 
 
 def compiled(function: Callable[..., Result], *, jit: bool) -> Callable[..., Result]:
-    """`function` of tensors as one graph per input shape; `jit` has XLA compile it.
+    """Compiles a function of tensors to one graph for each input shape, by XLA if `jit`.
 
-    It may be called by several threads at once. Each of them then runs a copy of the graph, which TensorFlow inlines:
-    oneDNN's convolutions that are fused with a sum keep its operands in themselves, so that two calls of the same one
-    crash (TensorFlow 2.21, in `MklConvOp::AllocateOutputTensor`).
+    Several threads may call it at once. Each then runs its own copy of the graph, which TensorFlow inlines. A oneDNN
+    convolution that is fused with a sum keeps the sum's operands in itself, so two calls of the same one crash
+    (TensorFlow 2.21, in `MklConvOp::AllocateOutputTensor`).
     """
     options = {"autograph": False, "reduce_retracing": False}
     traced = tf.function(function, jit_compile=jit, **options)
@@ -131,10 +132,10 @@ def compiled(function: Callable[..., Result], *, jit: bool) -> Callable[..., Res
     return call
 
 
-def pulled_back(
+def with_pull_back(
     z: Tensor, function: Callable[[Tensor], Tensor], backward: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """y = function(z), through which gradients go back by `backward`(g, y), given the gradient at y and y."""
+    """y = function(z), with `backward`(g, y) as its pull-back of the gradient g at y."""
 
     @tf.custom_gradient
     def apply(z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -146,7 +147,7 @@ def pulled_back(
 
 @tf.custom_gradient
 def silu(z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """z · σ(z), with its derivative σ(z) · (1 + z · (1 − σ(z))) taken in one reading of memory, not in seven."""
+    """z · σ(z), whose pull-back reads memory once instead of seven times: g · σ(z) · (1 + z · (1 − σ(z)))."""
     return tf.nn.silu(z), lambda gradient: _silu_gradient(gradient, z)
 
 
@@ -157,11 +158,11 @@ def _silu_gradient(gradient: Tensor, z: Tensor) -> Tensor:
 
 
 def convolve(x: Tensor, kernel: Tensor, stride: int, padding: str) -> Tensor:
-    """The convolution of x [N, H, W, C] with a kernel [k, l, C, D], for few channels C and a stride s > 1.
+    """The convolution of x [N, H, W, C] with a kernel [k, l, C, D], with a faster pull-back for few channels C.
 
-    TensorFlow is slow to pull gradients back through it (49 ms for eight images by the first layer of ResNet-50, here
-    18). Each of the s² phases of the image's pixels meets kernel values of its own, so that all phases together are
-    one convolution without stride: ∂x[s·q + r] = Σ_j g[q − j] · kernel[s·j + r]  for r = 0 … s − 1.
+    The stride s is larger than 1. TensorFlow pulls gradients back slowly here: 49 ms for eight images through the first
+    layer of ResNet-50, where this takes 18. Each of the s² phases of pixels uses its own kernel values, so all phases
+    together are one convolution without stride: ∂x[s·q + r] = Σ_j g[q − j] · kernel[s·j + r]  for r = 0 … s − 1.
 
     Args:
       padding: `same` or `valid`.
@@ -173,7 +174,7 @@ def convolve(x: Tensor, kernel: Tensor, stride: int, padding: str) -> Tensor:
 
     def backward(gradient: Tensor, kernel: Tensor) -> Tensor:
         sizes, (*taps, channels, filters) = x.shape[1:3], kernel.shape
-        reach = [-(-k // stride) for k in taps]  # values of a phase's kernel
+        reach = [-(-k // stride) for k in taps]  # the size of a phase's kernel
         padded = tf.pad(kernel, [[0, stride * r - k] for r, k in zip(reach, taps, strict=True)] + [[0, 0], [0, 0]])
         phases = tf.reshape(padded, (reach[0], stride, reach[1], stride, channels, filters))[::-1, :, ::-1]
         phases = tf.reshape(tf.transpose(phases, (0, 2, 5, 1, 3, 4)), (*reach, filters, stride * stride * channels))
@@ -190,36 +191,36 @@ def convolve(x: Tensor, kernel: Tensor, stride: int, padding: str) -> Tensor:
 
 
 def channel_means(x: Tensor) -> Tensor:
-    """Mean over places of x [N, h, w, C] → [N, C]."""
+    """The mean over positions, [N, h, w, C] → [N, C]."""
     if has_accelerator():
         return tf.reduce_mean(x, axis=(1, 2))
-    # On CPUs pooling reads memory at two to four times the pace of a reduction of these axes.
+    # On CPUs, pooling reads memory two to four times as fast as a reduction of these axes.
     return tf.reshape(tf.nn.avg_pool2d(x, x.shape[1:3], 1, "VALID"), (-1, x.shape[3]))
 
 
 def out_of_memory() -> type[Exception]:
-    """What a compiled function raises where the accelerator's memory does not suffice."""
+    """The exception that a compiled function raises if the accelerator's memory does not suffice."""
     return tf.errors.ResourceExhaustedError
 
 
 def grow_memory() -> None:
-    """Has accelerators' memory taken as needed, not all at once, so that several processes can share one."""
+    """Makes TensorFlow take accelerators' memory as needed, not all at once, so that processes can share it."""
     for device in tf.config.list_physical_devices("GPU"):
         try:
             tf.config.experimental.set_memory_growth(device, True)
-        except RuntimeError:  # the device is in use already, by a program of which this is a part: its choice stands
+        except RuntimeError:  # the surrounding program uses the device already: its choice is kept
             return
 
 
 def one_thread_a_call() -> bool:
-    """Has each call computed by one thread, so that as many calls as there are cores can go on side by side.
+    """Makes TensorFlow compute each call in one thread, so that as many calls as there are cores run side by side.
 
-    They compute more images a second than one call that all cores share, which have to wait for one another after each
-    operation. It is a setting of the whole process, and stays as it is where a program chose it, where TensorFlow is in
-    use already, and with an accelerator.
+    This is faster than one call that all cores share, since those wait for one another after each operation. The
+    setting holds for the whole process. It is left alone if the program chose it, if TensorFlow is in use already, or
+    if there is an accelerator.
 
     Returns:
-      Whether it is so.
+      Whether each call is computed in one thread.
     """
     if (chosen := threads_a_call()) or has_accelerator():
         return chosen == 1
@@ -231,7 +232,7 @@ def one_thread_a_call() -> bool:
 
 
 def threads_a_call() -> int | None:
-    """How many threads this process has compute a call; None where it leaves that to TensorFlow."""
+    """How many threads compute a call in this process; None if TensorFlow decides."""
     return tf.config.threading.get_intra_op_parallelism_threads() or None
 
 

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolution before it: one layer where there were two, and the same terms."""
+"""Folds each BatchNorm into the convolution before it: one layer instead of two, with the same terms."""
 
 from __future__ import annotations
 
@@ -8,45 +8,48 @@ from collections.abc import Callable, Mapping
 import keras
 from keras import layers, ops
 
-from transforms.fullgrad import autodiff
-from transforms.fullgrad.autodiff import Tensor
+from transforms.fullgrad.condensing import Activation
 from transforms.fullgrad.flatten import Program, Step, Value
 from transforms.fullgrad.places import IMAGE, Place
-from transforms.fullgrad.terms import Part, Rule, Run, Values, activation_of, effective_scale_and_bias
+from transforms.fullgrad.rules import Rule, activation_of, activation_suffix, effective_scale_and_bias
+from transforms.fullgrad.tensorflow import autodiff
+from transforms.fullgrad.tensorflow.autodiff import Tensor
+from transforms.fullgrad.terms import Part, Run, Values
 
 
 def fold(
     program: Program, rules: tuple[Rule, ...], places: Mapping[Value, Place], *, activations: bool
 ) -> tuple[Rule, ...]:
-    """Replaces the rules of every convolution and the BatchNorm that alone takes its output.
+    """New rules for every convolution whose output only a BatchNorm takes, and for that BatchNorm.
 
-    With z = Wx + b and y = s ⊙ z + c, the folded layer is y = (s ⊙ W)x + (s ⊙ b + c). Since g_z = s ⊙ g_y, the terms
-    g_z ⊙ b and g_y ⊙ c are both read from g_y: as g_y ⊙ (s ⊙ b) and g_y ⊙ c. The convolution's own bias keeps its term.
+    With z = Wx + b and y = s ⊙ z + c, the folded layer is y = (s ⊙ W)x + (s ⊙ b + c). Since g_z = s ⊙ g_y, both terms
+    g_z ⊙ b and g_y ⊙ c can be made of g_y: as g_y ⊙ (s ⊙ b) and g_y ⊙ c. The convolution's own bias keeps its term.
 
-    With `activations`, also the rule of a ReLU6 or SiLU that alone takes the BatchNorm's output: the terms of all three
-    are then read in the step back through the activation, and the gradient before it by nothing else.
+    With `activations`, a ReLU6 or SiLU that alone takes the BatchNorm's output gets a new rule too. The terms of all
+    three are then condensed on the way back through the activation, and nothing else reads the gradient before it.
 
     The weights are those that the model has now.
     """
     consumers = program.consumers()
     folded = dict(zip(program.steps, rules, strict=True))
     for step in program.steps:
-        norm = _alone(step, program, consumers)
+        norm = _only_consumer(step, program, consumers)
         if norm is None or not _fits(step, norm):
             continue
         apply, biases = _folded(step, norm)
         folded[norm] = dataclasses.replace(folded[norm], apply=_pass)
-        activation = _alone(norm, program, consumers) if activations else None
-        if activation is not None and _is_read_behind(activation, norm, places):
+        following = _only_consumer(norm, program, consumers) if activations else None
+        activation = None if following is None else _foldable_activation(following, norm, places)
+        if following is not None and activation is not None:
             folded[step] = dataclasses.replace(folded[step], apply=_untapped(apply))
-            folded[activation] = dataclasses.replace(folded[activation], apply=_activated(biases))
+            folded[following] = dataclasses.replace(folded[following], apply=_activated(activation, biases))
         else:
             folded[step] = dataclasses.replace(folded[step], apply=_tapped(apply, biases))
     return tuple(folded.values())
 
 
-def _alone(step: Step, program: Program, consumers: Mapping[Value, list[Step]]) -> Step | None:
-    """The step that alone takes what a step makes; None where there are several, or it is the model's output."""
+def _only_consumer(step: Step, program: Program, consumers: Mapping[Value, list[Step]]) -> Step | None:
+    """The only step that takes a step's output; None if there are several, or if it is the model's output."""
     following = consumers.get(step.outputs[0], [])
     return following[0] if len(following) == 1 and step.outputs[0] is not program.output else None
 
@@ -67,20 +70,20 @@ def _pass(run: Run, step: Step, values: Values) -> Tensor:
     return values[step.inputs[0]]
 
 
-def _is_read_behind(activation: Step, norm: Step, places: Mapping[Value, Place]) -> bool:
-    """Whether the terms up to an activation can be read from its output's gradient."""
-    return (
-        activation_of(activation) is not None
-        and getattr(activation.operation, "compute_dtype", "float32") == "float32"
-        and places.get(norm.outputs[0]) == places.get(activation.outputs[0]) == IMAGE
+def _foldable_activation(step: Step, norm: Step, places: Mapping[Value, Place]) -> Activation | None:
+    """The activation that follows a BatchNorm, if its pull-back can condense the terms before it; else None."""
+    fits = (
+        getattr(step.operation, "compute_dtype", "float32") == "float32"
+        and places.get(norm.outputs[0]) == places.get(step.outputs[0]) == IMAGE
     )
+    return activation_of(step) if fits else None
 
 
 _Biases = list[tuple[Step, Tensor]]
 
 
 def _folded(convolution: Step, norm: Step) -> tuple[Callable[[Tensor], Tensor], _Biases]:
-    """The convolution and the BatchNorm as one function, and the biases that its output has, each its step's."""
+    """The convolution and the BatchNorm as one function, and the biases of its output, each with its step."""
     layer = convolution.operation
     scale, shift = effective_scale_and_bias(norm.operation)
     bias = None if layer.bias is None else ops.convert_to_tensor(layer.bias) * scale
@@ -104,20 +107,22 @@ def _tapped(function: Callable[[Tensor], Tensor], biases: _Biases) -> Callable[[
     return apply
 
 
-def _activated(biases: _Biases) -> Callable[[Run, Step, Values], Tensor]:
-    return lambda run, step, values: run.add_activated(step, biases, values[step.inputs[0]])
+def _activated(activation: Activation, biases: _Biases) -> Callable[[Run, Step, Values], Tensor]:
+    return lambda run, step, values: run.add_activated(
+        step, activation, biases, values[step.inputs[0]], activation_suffix(step.operation)
+    )
 
 
 def _convolution(layer: layers.Conv2D, scale: Tensor) -> Callable[[Tensor], Tensor]:
     kernel = layer.kernel * scale
-    # The first layer, as a rule: its pull-back is worth a way of its own.
+    # Usually the first layer: a faster pull-back pays off there.
     if layer.strides[0] == layer.strides[1] > 1 and kernel.shape[2] <= 4 and layer.dilation_rate == (1, 1):
         return lambda x: autodiff.convolve(x, kernel, layer.strides[0], layer.padding)
     return lambda x: layer.convolution_op(x, kernel)
 
 
 def _depthwise(layer: layers.DepthwiseConv2D, scale: Tensor) -> Callable[[Tensor], Tensor]:
-    # Output channel c·m + i is made by the kernel's [:, :, c, i].
+    # Output channel c·m + i comes from the kernel's [:, :, c, i].
     kernel = layer.kernel * ops.reshape(scale, layer.kernel.shape[2:])
     return lambda x: ops.depthwise_conv(x, kernel, **_geometry(layer))
 
@@ -136,7 +141,7 @@ def _geometry(layer: keras.Layer) -> dict[str, object]:
     }
 
 
-# By a layer and the scale of its output's channels: the call without bias of the layer so scaled.
+# From a layer and a scale for each output channel: the call of the scaled layer, without its bias.
 _CALLS: dict[type, Callable[[keras.Layer, Tensor], Callable[[Tensor], Tensor]]] = {
     layers.Conv2D: _convolution,
     layers.DepthwiseConv2D: _depthwise,

@@ -1,19 +1,21 @@
-"""What maps and terms need of `located` contributions, on CPUs: all of it from one reading of each tensor.
+"""Kernels: what maps and terms need of contributions, on CPUs, from one reading of each tensor.
 
-TensorFlow's operations would read each tensor four to ten times, and memory is what FullGrad costs. Numba compiles the
-loops for the machine at hand, and `operations` makes steps of a graph of them. All but `resized` are made alike, by
+TensorFlow's operations would read each tensor four to ten times, and memory traffic is what FullGrad costs. Numba
+compiles these loops for the machine at hand, and `graph` makes operations of them. All kernels but `add_interpolated`
+are made by
 
     kernel(signed, unpack)
 
-A kernel takes a job, from which `unpack` gets what it is about: (arrays, scales, settings, sums, totals). Of T
-contributions t to N images, with P = h·w places and C channels, these are all float32:
+A kernel takes a job, and `unpack` gives its arrays: (arrays, scales, settings, sums, totals). For T contributions t to
+N images, with P = h·w positions ("places") and C channels, these are float32:
 
-  arrays    of [N, P·C], the gradient first
-  scales    [T, C], or [1, C] where there is nothing to be scaled
-  settings  [3], numbers that `Setting` names
-  sums      [N, P], summed over channels and contributions: of t if signed; otherwise of
-            (|t| − low) / (high − low + epsilon), with the least and the largest |t| of the image and contribution
-  totals    [N, T], the sum of t over places and channels
+  arrays    [N, P·C] each, the gradient first
+  scales    [T, C], or [1, C] of ones if nothing is scaled
+  settings  [3], numbers at the indices in `Setting`
+  sums      [N, P], a result: the sum over channels and contributions of t if signed, otherwise of
+            ψ(t) = (|t| − low) / (high − low + epsilon), where low and high are the least and the largest |t| of the
+            image and contribution
+  totals    [N, T], a result: the sum of t over positions and channels
 """
 
 from __future__ import annotations
@@ -30,27 +32,27 @@ from numba.extending import intrinsic
 Kernel = Callable[[Any], None]
 Unpack = Callable[[Any], Any]
 
-# Sums in any order are what vector instructions need. Infinities and NaN keep their meaning, and g·m − h·k is rounded
-# product by product, so that it is zero where the products are equal: ψ would make a map of what a fused one leaves.
+# Vector instructions need sums in any order. Infinities and NaN keep their meaning. Products are rounded before they
+# are subtracted, so that g·m − h·k is zero where they are equal; ψ would blow up what a fused instruction leaves there.
 OPTIONS: dict[str, Any] = {"boundscheck": False, "fastmath": {"reassoc", "nsz"}}
 
 
 class Setting(enum.IntEnum):
-    """Where in `settings` a number is."""
+    """The indices of the numbers in `settings`."""
 
-    EPSILON = 0  # what is added to high − low
-    REACHING = 1  # multipliers that are less count as 0
-    OWN = 2  # 1 where an activation's own contribution is one of T, the last; else 0
+    EPSILON = 0  # is added to high − low
+    THRESHOLD = 1  # a multiplier below it counts as 0
+    WITH_ACTIVATION = 2  # 1 if the last of the T contributions is the activation's own; else 0
 
 
-_EPSILON, _REACHING, _OWN = map(int, Setting)
+_EPSILON, _THRESHOLD, _WITH_ACTIVATION = map(int, Setting)
 
 
 @intrinsic
 def _bits(typing: Any, number: Any) -> Any:
-    """A float32's bits as int32. Of numbers that are not negative they are in the same order, with NaN the largest.
+    """A float32's bits as int32. For numbers that are not negative the order stays, and NaN is the largest.
 
-    LLVM makes vectors of extremes of integers; those of floats it leaves alone, as NaN is in no order.
+    LLVM vectorises extremes of integers, but not of floats, since NaN has no place in their order.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -61,7 +63,7 @@ def _bits(typing: Any, number: Any) -> Any:
 
 @intrinsic
 def _number(typing: Any, bits: Any) -> Any:
-    """The float32 of such bits."""
+    """The float32 that has these bits."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
@@ -72,16 +74,22 @@ def _number(typing: Any, bits: Any) -> Any:
 _ZERO, _INFINITY = np.float32(0).view(np.int32), np.float32(np.inf).view(np.int32)
 
 
-# The shape of the loops is what makes them fast. Where a vector's sum and extremes have to be taken of each place, as
-# little else as possible may be done in the loop over channels.
+@numba.njit(inline="always")
+def _psi(absolute_sum, channels, low, high, epsilon):  # type: ignore[no-untyped-def]
+    """Σ_c (|t_c| − low) / (high − low + ε) at one position, from Σ_c |t_c|."""
+    return (absolute_sum - channels * low) / (high - low + epsilon)
+
+
+# The loops are fast because of their shape: where each position needs a sum and extremes of a vector, the loop over
+# channels may do little else.
 
 
 def scaled(signed: bool, unpack: Unpack) -> Kernel:
-    """Of a gradient g: t = g ⊙ scales[t], of more than a few channels.
+    """t = g ⊙ scales[t], for a gradient g of more than a few channels.
 
-    Four places are taken together, each from a quarter of its own: four sequential streams are fetched ahead of their
-    use, where neighbours' interleaved ones are not (6 against 25 GB/s, of 144 channels out of memory). Extremes and
-    totals are kept by channel: scaled, those of g are those of t.
+    Reads four positions at a time, one from each quarter of the image. The processor then fetches four sequential
+    streams ahead of their use, which it does not do for interleaved neighbours (25 against 6 GB/s, for 144 channels
+    from memory). Extremes and totals are kept by channel: those of g, scaled, are those of t.
     """
 
     def kernel(job):  # type: ignore[no-untyped-def]
@@ -99,7 +107,7 @@ def scaled(signed: bool, unpack: Unpack) -> Kernel:
             for c in range(channels):
                 low[c], high[c], total[c], grand_total[c] = np.inf, 0, 0, 0
             for p in range(quarter):
-                # Behind the last place it is taken again, which changes no extreme; the totals leave it out.
+                # Beyond the last position, the last is read again. That changes no extreme, and totals leave it out.
                 q, r, s = p + quarter, p + 2 * quarter, p + 3 * quarter
                 is_q = one if q < places else zero
                 is_r = one if r < places else zero
@@ -136,7 +144,7 @@ def scaled(signed: bool, unpack: Unpack) -> Kernel:
                             sum_r += scale * (at_r if signed else abs(at_r))
                             sum_s += scale * (at_s if signed else abs(at_s))
                     by_place[t, p], by_place[t, q], by_place[t, r], by_place[t, s] = sum_p, sum_q, sum_r, sum_s
-                if p % 64 == 63 or p == quarter - 1:  # before float32 has to add the small to the large
+                if p % 64 == 63 or p == quarter - 1:  # before float32 adds small numbers to a large one
                     for c in range(channels):
                         grand_total[c] += total[c]
                         total[c] = 0
@@ -148,33 +156,36 @@ def scaled(signed: bool, unpack: Unpack) -> Kernel:
                     term += grand_total[c] * scales[t, c]
                 totals[n, t] = term
                 for p in range(places):
-                    psi = (by_place[t, p] - channels * least) / (largest - least + epsilon)
+                    psi = _psi(by_place[t, p], channels, least, largest, epsilon)
                     sums[n, p] = (by_place[t, p] if signed else psi) + (sums[n, p] if t > 0 else zero)
 
     return kernel
 
 
-def _of_value(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel]:
-    """The loops around t = value(arrays, scales, reaching, n, i, t, c), with i = p·C + c."""
+def elementwise_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel]:
+    """A kernel for contributions that are computed element by element: value(arrays, scales, threshold, n, i, t, c).
+
+    The indices are those of image n, contribution t and channel c; i = p·C + c, with the position p.
+    """
     value = numba.njit(inline="always")(value)
 
     def of(signed: bool, unpack: Unpack) -> Kernel:
         def kernel(job):  # type: ignore[no-untyped-def]
             arrays, scales, settings, sums, totals = unpack(job)
-            epsilon, reaching = settings[_EPSILON], settings[_REACHING]
+            epsilon, threshold = settings[_EPSILON], settings[_THRESHOLD]
             (images, places), (count, channels) = sums.shape, scales.shape
             low, high, total = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count)
             by_place, zero = np.empty((count, places), np.float32), np.float32(0)
             for n in range(images):
                 for t in range(count):
                     low[t], high[t], total[t] = _INFINITY, _ZERO, 0
-                if channels == 3:  # an image's own: too few for a vector, so that these are made of places
+                if channels == 3:  # an image's own channels are too few for a vector, so vectors are made of positions
                     for t in range(count):
                         all_places, low_t, high_t = zero, _INFINITY, _ZERO
                         for p in range(places):
-                            first = value(arrays, scales, reaching, n, 3 * p, t, 0)
-                            second = value(arrays, scales, reaching, n, 3 * p + 1, t, 1)
-                            third = value(arrays, scales, reaching, n, 3 * p + 2, t, 2)
+                            first = value(arrays, scales, threshold, n, 3 * p, t, 0)
+                            second = value(arrays, scales, threshold, n, 3 * p + 1, t, 1)
+                            third = value(arrays, scales, threshold, n, 3 * p + 2, t, 2)
                             abs_1, abs_2, abs_3 = abs(first), abs(second), abs(third)
                             bits_1, bits_2, bits_3 = _bits(abs_1), _bits(abs_2), _bits(abs_3)
                             least = bits_1 if bits_1 < bits_2 else bits_2
@@ -192,7 +203,7 @@ def _of_value(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel]:
                         for t in range(count):
                             signed_sum, absolute_sum, least, largest = zero, zero, _INFINITY, _ZERO
                             for c in range(channels):
-                                at = value(arrays, scales, reaching, n, begin + c, t, c)
+                                at = value(arrays, scales, threshold, n, begin + c, t, c)
                                 magnitude = abs(at)
                                 bits = _bits(magnitude)
                                 least = bits if bits < least else least
@@ -206,7 +217,7 @@ def _of_value(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel]:
                     least_of_all, largest_of_all = _number(low[t]), _number(high[t])
                     totals[n, t] = total[t]
                     for p in range(places):
-                        psi = (by_place[t, p] - channels * least_of_all) / (largest_of_all - least_of_all + epsilon)
+                        psi = _psi(by_place[t, p], channels, least_of_all, largest_of_all, epsilon)
                         sums[n, p] = (by_place[t, p] if signed else psi) + (sums[n, p] if t > 0 else zero)
 
         return kernel
@@ -214,36 +225,37 @@ def _of_value(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel]:
     return of
 
 
-@_of_value
-def scaled_pixels(arrays, scales, reaching, n, i, t, c):  # type: ignore[no-untyped-def]
-    """Of a gradient g: g ⊙ scales[t], as `scaled`, but made for an image's three channels."""
+@elementwise_kernel
+def scaled_pixels(arrays, scales, threshold, n, i, t, c):  # type: ignore[no-untyped-def]
+    """g ⊙ scales[t], for a gradient g at an image of three channels."""
     return arrays[0][n, i] * scales[t, c]
 
 
-@_of_value
-def product(arrays, scales, reaching, n, i, t, c):  # type: ignore[no-untyped-def]
-    """Of g and m: g ⊙ m where m ≥ reaching, else 0. To read only where it counts is four times slower than all."""
+@elementwise_kernel
+def product(arrays, scales, threshold, n, i, t, c):  # type: ignore[no-untyped-def]
+    """g ⊙ m where m ≥ threshold, else 0. Reading g only where it counts would be four times slower."""
     m = arrays[1][n, i]
-    return arrays[0][n, i] * (m if m >= reaching else np.float32(0))
+    return arrays[0][n, i] * (m if m >= threshold else np.float32(0))
 
 
-@_of_value
-def difference(arrays, scales, reaching, n, i, t, c):  # type: ignore[no-untyped-def]
-    """Of g, m, h and k: g ⊙ m − h ⊙ k."""
+@elementwise_kernel
+def difference(arrays, scales, threshold, n, i, t, c):  # type: ignore[no-untyped-def]
+    """g ⊙ m − h ⊙ k."""
     return arrays[0][n, i] * arrays[1][n, i] - arrays[2][n, i] * arrays[3][n, i]
 
 
-def _of_activation(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel]:
-    """The loops around (g_z, t) = value(arrays, n, i), which leave g_z in place of g.
+def activation_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel]:
+    """A kernel for the step back through an activation: (g_z, t) = value(arrays, n, i), with i = p·C + c.
 
-    The contributions are g_z ⊙ scales[t], at least one, then t if that is asked for.
+    It leaves g_z in place of g. The contributions are g_z ⊙ scales[t], at least one, and then the activation's own, t,
+    if the settings ask for it.
     """
     value = numba.njit(inline="always")(value)
 
     def of(signed: bool, unpack: Unpack) -> Kernel:
         def kernel(job):  # type: ignore[no-untyped-def]
             arrays, scales, settings, sums, totals = unpack(job)
-            g, epsilon, own = arrays[0], settings[_EPSILON], settings[_OWN] != 0
+            g, epsilon, with_activation = arrays[0], settings[_EPSILON], settings[_WITH_ACTIVATION] != 0
             (images, places), (count, channels) = sums.shape, scales.shape
             low, high, total = np.empty(count + 1, np.int32), np.empty(count + 1, np.int32), np.empty(count + 1)
             by_place, zero = np.empty((count + 1, places), np.float32), np.float32(0)
@@ -286,11 +298,11 @@ def _of_activation(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel
                         by_place[t, p] = sum_z
                         low[t], high[t] = min(low[t], low_z), max(high[t], high_z)
                         total[t] += total_z
-                for t in range(count + own):
+                for t in range(count + with_activation):
                     least, largest = _number(low[t]), _number(high[t])
                     totals[n, t] = total[t]
                     for p in range(places):
-                        psi = (by_place[t, p] - channels * least) / (largest - least + epsilon)
+                        psi = _psi(by_place[t, p], channels, least, largest, epsilon)
                         sums[n, p] = (by_place[t, p] if signed else psi) + (sums[n, p] if t > 0 else zero)
 
         return kernel
@@ -298,11 +310,11 @@ def _of_activation(value: Callable[..., Any]) -> Callable[[bool, Unpack], Kernel
     return of
 
 
-@_of_activation
+@activation_kernel
 def relu6(arrays, n, i):  # type: ignore[no-untyped-def]
-    """Of g and y: g_z = g where 0 < y < 6, and t = g ⊙ y − g_z ⊙ z = g ⊙ 6 where y = 6; both are 0 elsewhere.
+    """g_z = g where 0 < y < 6, and t = g ⊙ y − g_z ⊙ z = g ⊙ 6 where y = 6; both are 0 elsewhere.
 
-    A product as in TensorFlow, since of `0 if … else g`, over g, LLVM makes a masked store, which is slow on many CPUs.
+    It multiplies, as TensorFlow does. LLVM would turn `0 if … else g` into a masked store, which is slow on many CPUs.
     """
     g, y = arrays[0][n, i], arrays[1][n, i]
     passes = (y > np.float32(0)) & (y < np.float32(6))
@@ -311,17 +323,20 @@ def relu6(arrays, n, i):  # type: ignore[no-untyped-def]
     )
 
 
-@_of_activation
+@activation_kernel
 def silu(arrays, n, i):  # type: ignore[no-untyped-def]
-    """Of g, y = z·s and z, with s = σ(z): g_z = g·(s + y·(1 − s)), and t = g·y − g_z·z = g·y·(y − z)."""
+    """For y = z·s with s = σ(z): g_z = g·(s + y·(1 − s)), and t = g·y − g_z·z = g·y·(y − z)."""
     g, y, z = arrays[0][n, i], arrays[1][n, i], arrays[2][n, i]
     s = np.float32(0.5) if z == np.float32(0) else y / z
     return g * (s + y * (np.float32(1) - s)), g * y * (y - z)
 
 
 @numba.njit(inline="always")
-def resized(old, rows, columns, total):  # type: ignore[no-untyped-def]
-    """Adds to total [N, H, W] what becomes of old [N, h, w] by rows [H, 3] and columns [W, 3], as of `two_taps`."""
+def add_interpolated(old, rows, columns, total):  # type: ignore[no-untyped-def]
+    """Adds old [N, h, w] to total [N, H, W], interpolated by rows [H, 3] and columns [W, 3].
+
+    The columns of both are those of `graph.two_neighbours`.
+    """
     (images, height, width), (_, new_height, new_width) = old.shape, total.shape
     wide = np.empty((height, new_width), np.float32)
     for n in range(images):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms import resampling
+from transforms.fullgrad import resampling
 
 sizes = st.integers(1, 40)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from transforms.fullgrad import autodiff
+from transforms.fullgrad.tensorflow import autodiff
 
 
 def _gradient(function: object, x: tf.Tensor, at: tf.Tensor) -> np.ndarray:
@@ -72,7 +72,7 @@ def test_means_by_channel() -> None:
 def test_a_call_has_one_thread_unless_a_program_chose_otherwise(before: str, expected: str) -> None:
     script = f"""
 import tensorflow as tf
-from transforms.fullgrad import autodiff
+from transforms.fullgrad.tensorflow import autodiff
 {before}
 print(autodiff.one_thread_a_call(), autodiff.threads_a_call())
 """

@@ -1,8 +1,7 @@
-"""What the compiled loops condense as operations of a graph, against the operations that say it in one line each."""
+"""The native operations, against the same in TensorFlow's operations, one line each."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -13,21 +12,22 @@ import pytest
 from keras import layers, ops
 
 from tests.transforms.fullgrad import networks
-from transforms import resampling
-from transforms.fullgrad import autodiff, expose, full_gradients, maps, operations
-from transforms.fullgrad.located import Condensed, Located, Product
-from transforms.fullgrad.operations import Reading
+from transforms.fullgrad import expose, full_gradients, maps, resampling
+from transforms.fullgrad.contributions import Condensed, Contribution, Product
+from transforms.fullgrad.tensorflow import autodiff
+from transforms.fullgrad.tensorflow.native import c_api, graph
+from transforms.fullgrad.tensorflow.native.graph import NativeCondenser
 
 
-def _reading(rule: str, **others: Any) -> Reading:
-    reading = maps.RULES[rule].reading
-    assert reading is not None
-    return dataclasses.replace(reading, **others)
+def _condenser(rule: str, **others: Any) -> NativeCondenser:
+    native = maps.RULES[rule].native
+    assert native is not None
+    return NativeCondenser(signed=native == "signed", epsilon=maps.EPSILON, **others)
 
 
-def _condense(located: Located, reading: Reading) -> Condensed:
+def _condense(contribution: Contribution, condenser: NativeCondenser) -> Condensed:
     def function() -> tuple[Any, Any]:
-        condensed = operations.condense(located, reading)
+        condensed = condenser.condense(contribution)
         return condensed.map, condensed.totals
 
     return Condensed(*map(np.asarray, autodiff.compiled(function, jit=False)()))
@@ -35,14 +35,14 @@ def _condense(located: Located, reading: Reading) -> Condensed:
 
 SHAPES = [(3, 5, 4, 7), (2, 12, 9, 32), (5, 1, 1, 6), (1, 14, 11, 3)]
 KINDS = {
-    "plain": lambda draw, c: Located(Product(draw())),
-    "one bias": lambda draw, c: Located(Product(draw()), scales=draw()[0, 0, :1]),
-    "three biases": lambda draw, c: Located(Product(draw()), scales=np.stack([draw()[0, 0, 0] for _ in range(3)])),
-    "behind a ReLU": lambda draw, c: Located(Product(np.maximum(draw(), 0)), scales=draw()[0, 0, :1]),
-    "product": lambda draw, c: Located(Product(draw(), draw())),
-    "twice less a product": lambda draw, c: Located(Product(draw(), draw()), factor=-2.0),
-    "clipped": lambda draw, c: Located(Product(draw(), np.clip(4 * draw(), 0, 6), reaching=6.0)),
-    "difference": lambda draw, c: Located(Product(draw(), draw()), Product(draw(), draw())),
+    "plain": lambda draw, c: Contribution(Product(draw())),
+    "one bias": lambda draw, c: Contribution(Product(draw()), scales=draw()[0, 0, :1]),
+    "three biases": lambda draw, c: Contribution(Product(draw()), scales=np.stack([draw()[0, 0, 0] for _ in range(3)])),
+    "behind a ReLU": lambda draw, c: Contribution(Product(np.maximum(draw(), 0)), scales=draw()[0, 0, :1]),
+    "product": lambda draw, c: Contribution(Product(draw(), draw())),
+    "twice less a product": lambda draw, c: Contribution(Product(draw(), draw()), factor=-2.0),
+    "clipped": lambda draw, c: Contribution(Product(draw(), np.clip(4 * draw(), 0, 6), threshold=6.0)),
+    "difference": lambda draw, c: Contribution(Product(draw(), draw()), Product(draw(), draw())),
 }
 
 
@@ -51,12 +51,12 @@ KINDS = {
 @pytest.mark.parametrize("rule", ["reference", "signed"])
 def test_kernels_condense_as_operations_do(rule: str, shape: tuple[int, ...], kind: str) -> None:
     generator = np.random.default_rng(len(kind))
-    located = KINDS[kind](lambda: generator.normal(size=shape).astype(np.float32), shape[-1])
-    condensed = _condense(located, _reading(rule))
-    expected = np.asarray(maps.RULES[rule].condense(located))
+    contribution = KINDS[kind](lambda: generator.normal(size=shape).astype(np.float32), shape[-1])
+    condensed = _condense(contribution, _condenser(rule))
+    expected = np.asarray(maps.RULES[rule].condense(contribution))
     np.testing.assert_allclose(condensed.map, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
-    magnitude = sum(np.abs(each).sum(axis=(1, 2, 3)).max() for each in map(np.asarray, located.each()))
-    np.testing.assert_allclose(condensed.totals, np.asarray(located.totals()), atol=1e-6 * magnitude)
+    magnitude = sum(np.abs(each).sum(axis=(1, 2, 3)).max() for each in map(np.asarray, contribution.tensors()))
+    np.testing.assert_allclose(condensed.totals, np.asarray(contribution.totals()), atol=1e-6 * magnitude)
 
 
 ACTIVATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {
@@ -65,14 +65,14 @@ ACTIVATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.nd
 }
 
 
-def _pass_back(
-    activation: Literal["relu6", "silu"], arrays: list[np.ndarray], reading: Reading, *, needed: bool = False
+def _pull_back(
+    activation: Literal["relu6", "silu"], arrays: list[np.ndarray], condenser: NativeCondenser, *, needed: bool = False
 ) -> tuple[np.ndarray, Condensed]:
     """Goes back from a gradient that the graph made, whose memory may be used again, but not where it is `needed`."""
 
     def function(g: Any, *others: Any) -> Any:
         made = g + 0.0
-        passed, condensed = operations.pass_back(activation, made, *others, reading)
+        passed, condensed = condenser.pull_back(activation, made, *others)
         return (passed, condensed.map, condensed.totals, *([made] if needed else []))
 
     passed, *condensed = map(np.asarray, autodiff.compiled(function, jit=False)(*map(ops.convert_to_tensor, arrays)))
@@ -95,9 +95,12 @@ def test_going_back_through_an_activation_reads_what_lies_around_it(
     z[:, 0, 0, 0] = 0
     function, derivative = ACTIVATIONS[activation]
     z, y, inner = (each.astype(np.float32) for each in (z, function(z), g * derivative(z)))
-    passed, read = _pass_back(activation, [g, y, z, scales], _reading(rule, implicit=own), needed=own)
+    passed, read = _pull_back(activation, [g, y, z, scales], _condenser(rule, implicit=own), needed=own)
     np.testing.assert_allclose(passed, inner, atol=1e-6 * np.abs(g).max())
-    before = [Located(Product(inner), scales=scales), *([Located(Product(g, y), Product(inner, z))] if own else [])]
+    before = [
+        Contribution(Product(inner), scales=scales),
+        *([Contribution(Product(g, y), Product(inner, z))] if own else []),
+    ]
     expected = sum(np.asarray(maps.RULES[rule].condense(each)) for each in before)
     np.testing.assert_allclose(read.map, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     totals = np.concatenate([np.asarray(each.totals()) for each in before], axis=1)
@@ -108,12 +111,12 @@ def test_going_back_through_an_activation_reads_what_lies_around_it(
 def test_threads_that_share_images_out_read_as_one(threads: int | None) -> None:
     generator = np.random.default_rng(0)
     g, y, z = (generator.normal(size=(5, 64, 48, 32)).astype(np.float32) for _ in range(3))  # large enough to be shared
-    one, several = (_reading("reference", threads=each) for each in (1, threads))
-    for located in (Located(Product(g), scales=y[0, 0, :2]), Located(Product(g, y), Product(z, y))):
-        np.testing.assert_array_equal(_condense(located, one).map, _condense(located, several).map)
-        np.testing.assert_array_equal(_condense(located, one).totals, _condense(located, several).totals)
+    one, several = (_condenser("reference", threads=each) for each in (1, threads))
+    for contribution in (Contribution(Product(g), scales=y[0, 0, :2]), Contribution(Product(g, y), Product(z, y))):
+        np.testing.assert_array_equal(_condense(contribution, one).map, _condense(contribution, several).map)
+        np.testing.assert_array_equal(_condense(contribution, one).totals, _condense(contribution, several).totals)
     (back, read), (back_of_several, read_of_several) = (
-        _pass_back("silu", [g, y, z, y[0, 0, :2]], reading) for reading in (one, several)
+        _pull_back("silu", [g, y, z, y[0, 0, :2]], condenser) for condenser in (one, several)
     )
     np.testing.assert_array_equal(back, back_of_several)
     np.testing.assert_array_equal(read.map, read_of_several.map)
@@ -124,8 +127,8 @@ def test_without_the_c_api_tensorflows_own_operations_make_the_same_map(monkeypa
     model = networks.randomize(_network())
     x = networks.images(model)
     ours = full_gradients(expose(model), x)
-    monkeypatch.setattr(operations, "_missing", ["TF_NewKernelBuilder"])
-    monkeypatch.setattr(operations, "pass_back", None)
+    monkeypatch.setattr(c_api, "_missing", ["TF_NewKernelBuilder"])
+    monkeypatch.setattr(NativeCondenser, "pull_back", None)
     theirs = full_gradients(expose(model), x)
     np.testing.assert_allclose(ours.maps, theirs.maps, atol=1e-5 * theirs.maps.max())
 
@@ -141,14 +144,15 @@ def _network() -> keras.Model:
 def test_resizing_is_what_the_matrices_say(resize: Any, sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
     generator = np.random.default_rng(0)
     rows, columns = (resize(*side).astype(np.float32) for side in zip(*sizes, strict=True))
-    taps = operations.two_taps(rows), operations.two_taps(columns)
+    condenser = _condenser("reference")
+    taps = graph.two_neighbours(rows), graph.two_neighbours(columns)
     assert taps[0] is not None
     assert taps[1] is not None
     total, old = (generator.normal(size=(3, *size)).astype(np.float32) for size in reversed(sizes))
 
     def function(total: Any, old: Any) -> Any:
         made = total + 0.0  # by the graph, whose memory may be used again
-        return operations.add_resized(made, old, *taps), operations.add_resized(total, old, *taps), total
+        return condenser.add_resized(made, old, rows, columns), condenser.add_resized(total, old, rows, columns), total
 
     first, second, same = map(
         np.asarray, autodiff.compiled(function, jit=False)(*map(ops.convert_to_tensor, (total, old)))
@@ -158,17 +162,17 @@ def test_resizing_is_what_the_matrices_say(resize: Any, sizes: tuple[tuple[int, 
     np.testing.assert_array_equal(same, total)
 
 
-def test_matrices_that_interpolate_between_more_than_neighbours_are_not_two_taps() -> None:
-    assert operations.two_taps(resampling.area(9, 4)) is None
-    assert operations.two_taps(np.float32([[1, 0, 1]])) is None
+def test_matrices_that_mix_more_than_two_neighbours_are_not_taken() -> None:
+    assert graph.two_neighbours(resampling.area(9, 4)) is None
+    assert graph.two_neighbours(np.float32([[1, 0, 1]])) is None
 
 
 def test_an_operation_is_registered_once_however_many_threads_ask() -> None:
     generator = np.random.default_rng(0)
-    located = Located(Product(*(generator.normal(size=(2, 3, 3, 4)).astype(np.float32) for _ in range(2))))
-    readings = [_reading("signed"), _reading("reference")] * 4
-    with ThreadPoolExecutor(len(readings)) as pool:
-        found = list(pool.map(lambda reading: _condense(located, reading).totals, readings))
+    contribution = Contribution(Product(*(generator.normal(size=(2, 3, 3, 4)).astype(np.float32) for _ in range(2))))
+    condensers = [_condenser("signed"), _condenser("reference")] * 4
+    with ThreadPoolExecutor(len(condensers)) as pool:
+        found = list(pool.map(lambda condenser: _condense(contribution, condenser).totals, condensers))
     for totals in found[1:]:
         np.testing.assert_allclose(totals, found[0], rtol=1e-5)
 
@@ -176,16 +180,16 @@ def test_an_operation_is_registered_once_however_many_threads_ask() -> None:
 def test_a_difference_of_equal_products_leaves_nothing_for_psi_to_magnify() -> None:
     generator = np.random.default_rng(0)
     g, y = (generator.normal(size=(2, 6, 6, 16)).astype(np.float32) for _ in range(2))
-    condensed = _condense(Located(Product(g, y), Product(g, y)), _reading("reference"))
+    condensed = _condense(Contribution(Product(g, y), Product(g, y)), _condenser("reference"))
     assert not condensed.map.any()
     assert not condensed.totals.any()
 
 
 def test_no_image_and_one_that_is_not_finite() -> None:
-    none = _condense(Located(Product(np.zeros((0, 3, 3, 2), np.float32))), _reading("reference"))
+    none = _condense(Contribution(Product(np.zeros((0, 3, 3, 2), np.float32))), _condenser("reference"))
     assert none.map.shape == (0, 3, 3)
     tensor = np.ones((2, 3, 3, 2), np.float32)
     tensor[1, 1, 1, 1] = np.nan
-    condensed = _condense(Located(Product(tensor), scales=np.ones((1, 2), np.float32)), _reading("reference"))
+    condensed = _condense(Contribution(Product(tensor), scales=np.ones((1, 2), np.float32)), _condenser("reference"))
     assert np.isfinite(condensed.totals[0])
     assert np.isnan(condensed.totals[1])

@@ -24,7 +24,7 @@ def _network(convolution: keras.Layer, activation: Callable[..., object] | None 
 def _as_it_is(exposed: Exposed) -> Exposed:
     """The same, but that nothing is folded."""
     same = dataclasses.replace(exposed, compiled={})
-    same.__dict__.update(folded=same, folded_for_operations=same)
+    same.__dict__.update(folded=same, folded_with_activations=same)
     return same
 
 

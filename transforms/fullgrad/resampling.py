@@ -1,7 +1,7 @@
-"""Changing the size of maps, as one matrix a side: linear, exact, and the same on every backend.
+"""Resampling: changes the size of maps by one matrix for each side; linear, exact, the same on every backend.
 
-A map [h, w] becomes R_rows · map · R_columnsᵀ. All rules here are separable, so a matrix [new, old] a side is all there
-is to one, two resizes after another are one product, and a batch of maps costs two matrix products.
+A map [h, w] becomes R_rows · map · R_columnsᵀ. All rules here are separable: a matrix [new, old] for each side.
+The product of two matrices is both resizes in one, and a batch of maps costs two matrix products.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def half_pixel_bilinear(old: int, new: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1024)
 def area(old: int, new: int) -> np.ndarray:
-    """How the mass of `old` equal cells falls to `new` ones, by the length they share. float64 [new, old].
+    """Distributes the mass of `old` equal cells over `new` cells, by the length they share. float64 [new, old].
 
-    Every column adds up to one, so the map's sum stays; times new/old it is the mean over each new cell's area.
+    Every column adds up to one, so the map's sum stays. Times new/old, it is the mean over each new cell's area.
     """
     edges = np.arange(new + 1) * (old / new)
     cells = np.arange(old)
@@ -38,7 +38,7 @@ def area(old: int, new: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1024)
 def spread(old: int, new: int) -> np.ndarray:
-    """Spreads each cell's mass over `new` cells, bilinearly where these are more, else by area. float64 [new, old].
+    """Spreads each cell's mass over `new` cells: bilinearly if they are more, else by area. float64 [new, old].
 
     Every column adds up to one, so the map's sum stays.
     """
