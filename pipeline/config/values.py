@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
-from pipeline.problems import Values, refusal, show
+from pipeline.config.problems import Values, refusal, show
 from transforms.targets import Targets
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.problems import ConfigError, shortened, show, within
+from pipeline.config.problems import ConfigError, shortened, show, within
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

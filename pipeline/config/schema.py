@@ -1,56 +1,48 @@
-"""The configuration: what a run is told, in one YAML file, validated before anything is loaded.
+"""The schema of the configuration: a class is a section, a field is a key.
 
-`load_config` reads a file and the command line's `--set KEY=VALUE`; what is wrong comes back as a `ConfigError`, one
-sentence that names the file, the key and what would be right. The classes below are the schema: a class is a section,
-a field is a key, and its description is the key's documentation, in `describe_keys` as here.
-
-Relative paths are relative to the directory in which the command is started, not to the configuration file.
+A field's description is the key's documentation. `pipeline.config.reference` makes the help of `fullgrad run` and
+docs/configuration.md from it. `load_config` reads a file and the values of `--set KEY=VALUE`. Wrong input raises a
+`ConfigError`: one sentence that names the file, the key and what would be right.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from pipeline.problems import (
+from pipeline.config.model import Model
+from pipeline.config.problems import (
     ConfigError,
     Values,
     enumerated,
-    is_leaf,
     keys_of,
     problems_of,
     refusal,
     show,
     takes_mapping,
 )
-from pipeline.values import (
+from pipeline.config.section import Section
+from pipeline.config.values import (
     AcceleratorOrNull,
     Index,
-    Modules,
     NameOrNull,
-    Number,
     OnOff,
     Path,
-    PathOrNull,
     Paths,
     Positive,
     RunnerName,
     RunnerOptions,
     Size,
-    Switch,
     TargetsSetting,
-    Text,
     Whole,
     WholeOrAuto,
     WholeOrNull,
 )
-from pipeline.yaml_settings import Source, apply_override, parse_override, read_yaml
+from pipeline.config.yaml import Source, apply_override, parse_override, read_yaml
 from transforms.methods import DEFAULTS, METHODS, NOISE_LEVEL, SAMPLES, misplaced, takers
 from transforms.targets import Targets
 
@@ -59,18 +51,7 @@ from transforms.targets import Targets
 DEFAULT_IDENTITY = {"model.preprocess.exif": "apply"}
 
 
-class _Section(BaseModel):
-    """A mapping with known keys. An empty one, which YAML reads as null, leaves every key at its default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty(cls, value: Any) -> Any:
-        return {} if value is None else value
-
-
-class Fields(_Section):
+class Fields(Section):
     """The names of a record's features or columns."""
 
     image: NameOrNull = Field(
@@ -90,7 +71,7 @@ class Fields(_Section):
     )
 
 
-class Input(_Section):
+class Input(Section):
     """What is read."""
 
     shards: Paths = Field(
@@ -117,177 +98,7 @@ class Input(_Section):
     )
 
 
-class Resize(_Section):
-    """From an image of any size to the model's input."""
-
-    shape: Size = Field(
-        default=None,
-        description="The size that the model gets, as [HEIGHT, WIDTH] or one number for both, or null (the default) "
-        "for the model's own input size.",
-    )
-    how: Literal["stretch", "center_crop"] = Field(
-        default="stretch",
-        description="Either stretch (the default), which resizes the image to the shape, or center_crop, which "
-        "resizes it so that its shorter side is short_side and takes the shape from the centre.",
-    )
-    short_side: WholeOrNull = Field(
-        default=None,
-        description="With center_crop, the length of the shorter side before the crop, or null (the default) for the "
-        "shape's larger side over 0.875, such as 256 for 224.",
-    )
-    filter: Literal["bilinear", "bicubic", "nearest", "lanczos", "box"] = Field(
-        default="bilinear",
-        description="How pixels are interpolated: bilinear (the default), bicubic, nearest, lanczos or box.",
-    )
-
-    @model_validator(mode="after")
-    def _side_fits(self) -> Resize:
-        key = "model.preprocess.resize.short_side"
-        if self.short_side is not None and self.how != "center_crop":
-            raise refusal(f"`{key}` is used only where `model.preprocess.resize.how` is center_crop", key)
-        if self.short_side is not None and self.shape is not None and self.short_side < max(self.shape):
-            raise refusal(f"`{key}` must be at least {max(self.shape)}, the longer side of the shape", key)
-        return self
-
-
-class Scale(_Section):
-    """From 0…255 to what the model was trained on: (pixels / divide − mean) / std."""
-
-    divide: Annotated[Positive, Values("a number above 0")] = Field(
-        default=1.0, description="Pixels, which are 0 to 255, are divided by this number above 0; the default is 1."
-    )
-    mean: Annotated[
-        Annotated[tuple[Number, ...], Field(min_length=1)] | None,
-        Values("null or a list of numbers, one a channel, such as [0.485, 0.456, 0.406]"),
-    ] = Field(
-        default=None, description="Then this is subtracted: one number a channel, or null (the default) for nothing."
-    )
-    std: Annotated[
-        Annotated[tuple[Positive, ...], Field(min_length=1)] | None,
-        Values("null or a list of numbers above 0, one a channel, such as [0.229, 0.224, 0.225]"),
-    ] = Field(
-        default=None,
-        description="Then it is divided by this: one number above 0 a channel, or null (the default) for 1.",
-    )
-
-    @model_validator(mode="after")
-    def _channels_agree(self) -> Scale:
-        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
-            raise refusal(
-                "`model.preprocess.scale.mean` and `model.preprocess.scale.std` must have one number a channel each, "
-                f"but have {len(self.mean)} and {len(self.std)}",
-                "model.preprocess.scale.mean",
-                "model.preprocess.scale.std",
-            )
-        return self
-
-
-def _scale_tag(value: object) -> str:
-    return "mapping" if isinstance(value, Mapping | Scale) else "name"
-
-
-class Preprocess(_Section):
-    """From decoded pixels to what the model takes."""
-
-    resize: Resize = Field(default_factory=Resize, description="How an image gets the model's input size.")
-    scale: Annotated[
-        Annotated[Scale, Tag("mapping")] | Annotated[Text, Tag("name")],
-        Discriminator(_scale_tag),
-        Values(
-            "auto, none, tf, torch, caffe, the name of a Keras application, or a mapping with divide, mean and std",
-        ),
-    ] = Field(
-        default="auto",
-        description="How pixels are scaled: auto (the default; a Keras application's own way, and none for a model "
-        "file), none, tf, torch, caffe, the name of a Keras application, or a mapping with divide, mean and std.",
-    )
-    exif: Literal["ignore", "apply"] = Field(
-        default="ignore",
-        description="What becomes of an orientation in an image's EXIF or XMP, as phones and cameras write it: ignore "
-        "(the default), which takes the pixels as they are stored, as the loaders of Keras, TensorFlow and torchvision "
-        "do, or apply, which turns the image upright, for a model whose training did so.",
-    )
-
-
-class Model(_Section):
-    """What is explained."""
-
-    path: PathOrNull = Field(
-        default=None,
-        description="The model file (.keras or .h5); null (the default) where application is given instead.",
-    )
-    application: NameOrNull = Field(
-        default=None,
-        description="A model of keras.applications by its name, such as Xception; null (the default) where path is "
-        "given instead.",
-    )
-    weights: Annotated[Text | None, Values("imagenet or a path")] = Field(
-        default=None,
-        description="The application's weights: imagenet (its default) or a file; null (the default) with path.",
-    )
-    output: Annotated[Text | Index | None, Values("null, an output's name or its index from 0 up")] = Field(
-        default=None,
-        description="Which output of a model with several is explained, by name or index; null (the default) where "
-        "there is one.",
-    )
-    class_names: PathOrNull = Field(
-        default=None,
-        description="A file that names the classes in the order of the logits, or null (the default): one name a line, "
-        "also numbered from 0, or a table with a header, or JSON such as Keras' imagenet_class_index.json.",
-    )
-    preprocess: Preprocess = Field(
-        default_factory=Preprocess, description="From decoded pixels to what the model takes."
-    )
-    trust: Switch = Field(
-        default=False,
-        description="Whether the model file may run code of its own (Lambda layers, pickled objects): true or false "
-        "(the default).",
-    )
-    custom_objects: Modules = Field(
-        default=None,
-        description="The Python module that defines the model file's own layers, such as mypackage.layers, or a list "
-        "of modules, or null (the default) for none. Importing a module runs its code, so model.trust must be true. "
-        "It must be importable here and on every worker.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_weights(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and value.get("application") is not None and value.get("weights") is None:
-            return {**value, "weights": "imagenet"}
-        return value
-
-    @model_validator(mode="after")
-    def _one_model(self) -> Model:
-        if self.path is None and self.application is None:
-            raise refusal(
-                "`model.path` or `model.application` is required: a model file, or the name of a Keras application",
-                "model.path",
-                "model.application",
-                "model",
-            )
-        if self.path is not None and self.application is not None:
-            raise refusal(
-                "`model.path` and `model.application` are both given, where one must be left out or null",
-                "model.application",
-                "model.path",
-            )
-        if self.weights is not None and self.application is None:
-            raise refusal(
-                "`model.weights` is used only with `model.application`, as a model file has its own", "model.weights"
-            )
-        if self.custom_objects and self.path is None:
-            raise refusal("`model.custom_objects` is used only with `model.path`", "model.custom_objects")
-        if self.custom_objects and not self.trust:
-            raise refusal(
-                "`model.custom_objects` needs `model.trust` to be true, as importing a module runs its code",
-                "model.custom_objects",
-                "model.trust",
-            )
-        return self
-
-
-class Explain(_Section):
+class Explain(Section):
     """How it is explained."""
 
     method: Literal[
@@ -355,7 +166,7 @@ class Explain(_Section):
         )
 
 
-class Output(_Section):
+class Output(Section):
     """What is written."""
 
     path: Path = Field(
@@ -377,7 +188,7 @@ class Output(_Section):
     )
 
 
-class Errors(_Section):
+class Errors(Section):
     """What is tolerated."""
 
     max_fraction: Annotated[
@@ -389,7 +200,7 @@ class Errors(_Section):
     )
 
 
-class Runner(_Section):
+class Runner(Section):
     """Where it runs."""
 
     name: RunnerName = Field(
@@ -419,7 +230,7 @@ class Runner(_Section):
         return self
 
 
-class Config(_Section):
+class Config(Section):
     """All that a run is told."""
 
     input: Input = Field(description="What is read.")
@@ -512,21 +323,6 @@ def schema_keys() -> dict[str, FieldInfo]:
     return dict(keys_of(Config))
 
 
-def describe_keys() -> str:
-    """Every key with its default and what it is, to be read in a terminal."""
-    blocks = []
-    for key, field in schema_keys().items():
-        if not is_leaf(field):
-            default = ""
-        elif field.is_required():
-            default = "  (required)"
-        else:
-            default = f"  (default: {_default(field)})"
-        text = textwrap.fill(field.description or "", 100, initial_indent="    ", subsequent_indent="    ")
-        blocks.append(f"{key}{default}\n{text}")
-    return "\n".join(blocks)
-
-
 def _require_sections(value: object, name: str) -> None:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name} must have the sections {enumerated(Config.model_fields)}, not {show(value)}")
@@ -540,13 +336,3 @@ def _validated(value: Mapping[str, Any], source: Source) -> Config:
     first, *others = problems
     more = f" (and {len(others)} more problem{'s' if len(others) > 1 else ''})" if others else ""
     raise ConfigError(f"{source.of(*first.keys)}: {first.sentence}{more}")
-
-
-def _default(field: FieldInfo) -> str:
-    """A default as it would be written in the file."""
-    value = field.get_default(call_default_factory=True)
-    if isinstance(value, Targets):
-        value = value.to_setting()
-    if isinstance(value, float):
-        return f"{value:g}"
-    return value if isinstance(value, str) else json.dumps(value)
