@@ -13,6 +13,7 @@ import pyarrow as pa
 from apache_beam.pvalue import AsDict, AsList, AsSingleton
 from apache_beam.transforms.combiners import ToList
 
+from fullgrad_beam import Checked
 from pipeline.summary import summarize
 from transforms.classes import IDS, Digest, class_row, merge_block, rank_by_similarity
 from transforms.explain import ExplainSettings, ExplainUnits
@@ -40,7 +41,9 @@ def build(
         explain = explain.with_resource_hints(accelerator=accelerator)
     explained = (
         pipeline
-        | "Units" >> beam.Create(units)
+        | "Units" >> beam.Create([unit.to_dict() for unit in units])
+        # Until here no worker needs one of our modules, so this is where it says that they are hidden.
+        | "ReadUnits" >> beam.Map(Checked(Unit.from_dict))
         | "Spread" >> beam.Reshuffle()
         | "ExplainUnits" >> explain.with_outputs(ExplainUnits.BLOCKS, main="receipts")
     )
