@@ -24,26 +24,26 @@ from pipeline.config.values import (
 
 
 class Resize(Section):
-    """From an image of any size to the model's input."""
+    """How an image of any size becomes the model's input size."""
 
     shape: Size = Field(
         default=None,
-        description="The size that the model gets, as [HEIGHT, WIDTH] or one number for both, or null (the default) "
-        "for the model's own input size.",
+        description="The size that the model gets, as [HEIGHT, WIDTH] or one number for both. null (the default) "
+        "takes the model's own input size.",
     )
     how: Literal["stretch", "center_crop"] = Field(
         default="stretch",
-        description="Either stretch (the default), which resizes the image to the shape, or center_crop, which "
-        "resizes it so that its shorter side is short_side and takes the shape from the centre.",
+        description="stretch (the default) resizes the image to the shape. center_crop resizes it so that its shorter "
+        "side is short_side, and takes the shape from the centre.",
     )
     short_side: WholeOrNull = Field(
         default=None,
-        description="With center_crop, the length of the shorter side before the crop, or null (the default) for the "
-        "shape's larger side over 0.875, such as 256 for 224.",
+        description="With center_crop, the length of the shorter side before the crop. null (the default) is the "
+        "larger side of the shape divided by 0.875, such as 256 for 224.",
     )
     filter: Literal["bilinear", "bicubic", "nearest", "lanczos", "box"] = Field(
         default="bilinear",
-        description="How pixels are interpolated: bilinear (the default), bicubic, nearest, lanczos or box.",
+        description="The interpolation of pixels: bilinear (the default), bicubic, nearest, lanczos or box.",
     )
 
     @model_validator(mode="after")
@@ -57,23 +57,26 @@ class Resize(Section):
 
 
 class Scale(Section):
-    """From 0…255 to what the model was trained on: (pixels / divide − mean) / std."""
+    """How pixels 0…255 become what the model was trained on: (pixels / divide − mean) / std."""
 
     divide: Annotated[Positive, Values("a number above 0")] = Field(
-        default=1.0, description="Pixels, which are 0 to 255, are divided by this number above 0; the default is 1."
+        default=1.0,
+        description="The number above 0 by which pixels, which are 0 to 255, are divided. The default is 1.",
     )
     mean: Annotated[
         Annotated[tuple[Number, ...], Field(min_length=1)] | None,
         Values("null or a list of numbers, one a channel, such as [0.485, 0.456, 0.406]"),
     ] = Field(
-        default=None, description="Then this is subtracted: one number a channel, or null (the default) for nothing."
+        default=None,
+        description="The numbers that are then subtracted, one a channel. null (the default) subtracts nothing.",
     )
     std: Annotated[
         Annotated[tuple[Positive, ...], Field(min_length=1)] | None,
         Values("null or a list of numbers above 0, one a channel, such as [0.229, 0.224, 0.225]"),
     ] = Field(
         default=None,
-        description="Then it is divided by this: one number above 0 a channel, or null (the default) for 1.",
+        description="The numbers above 0 by which the result is divided, one a channel. null (the default) divides by "
+        "nothing.",
     )
 
     @model_validator(mode="after")
@@ -93,7 +96,7 @@ def _scale_tag(value: object) -> str:
 
 
 class Preprocess(Section):
-    """From decoded pixels to what the model takes."""
+    """How decoded pixels become the model's input."""
 
     resize: Resize = Field(default_factory=Resize, description="How an image gets the model's input size.")
     scale: Annotated[
@@ -104,56 +107,58 @@ class Preprocess(Section):
         ),
     ] = Field(
         default="auto",
-        description="How pixels are scaled: auto (the default; a Keras application's own way, and none for a model "
-        "file), none, tf, torch, caffe, the name of a Keras application, or a mapping with divide, mean and std.",
+        description="How pixels are scaled: auto (the default), none, tf, torch, caffe, the name of a Keras "
+        "application, or a mapping with divide, mean and std. auto takes a Keras application's own way, and none for "
+        "a model file.",
     )
     exif: Literal["ignore", "apply"] = Field(
         default="ignore",
-        description="What becomes of an orientation in an image's EXIF or XMP, as phones and cameras write it: ignore "
-        "(the default), which takes the pixels as they are stored, as the loaders of Keras, TensorFlow and torchvision "
-        "do, or apply, which turns the image upright, for a model whose training did so.",
+        description="What happens with the orientation that phones and cameras write into an image's EXIF or XMP. "
+        "ignore (the default) takes the pixels as they are stored, like the loaders of Keras, TensorFlow and "
+        "torchvision. apply turns the image upright, for a model that was trained so.",
     )
 
 
 class Model(Section):
-    """What is explained."""
+    """The model that is explained."""
 
     path: PathOrNull = Field(
         default=None,
-        description="The model file (.keras or .h5); null (the default) where application is given instead.",
+        description="The model file (.keras or .h5). null (the default) if application is given instead.",
     )
     application: NameOrNull = Field(
         default=None,
-        description="A model of keras.applications by its name, such as Xception; null (the default) where path is "
-        "given instead.",
+        description="The name of a model in keras.applications, such as Xception. null (the default) if path is given "
+        "instead.",
     )
     weights: Annotated[Text | None, Values("imagenet or a path")] = Field(
         default=None,
-        description="The application's weights: imagenet (its default) or a file; null (the default) with path.",
+        description="The weights of the application: imagenet (its default) or a file. null (the default) with path.",
     )
     output: Annotated[Text | Index | None, Values("null, an output's name or its index from 0 up")] = Field(
         default=None,
-        description="Which output of a model with several is explained, by name or index; null (the default) where "
-        "there is one.",
+        description="The output that is explained, by name or index, if the model has several. null (the default) if "
+        "it has one.",
     )
     class_names: PathOrNull = Field(
         default=None,
-        description="A file that names the classes in the order of the logits, or null (the default): one name a line, "
-        "also numbered from 0, or a table with a header, or JSON such as Keras' imagenet_class_index.json.",
+        description="A file with the names of the classes in the order of the logits: one name a line, perhaps "
+        "numbered from 0, or a table with a header, or JSON such as Keras' imagenet_class_index.json. null (the "
+        "default) gives no names.",
     )
     preprocess: Preprocess = Field(
-        default_factory=Preprocess, description="From decoded pixels to what the model takes."
+        default_factory=Preprocess, description="How decoded pixels become the model's input."
     )
     trust: Switch = Field(
         default=False,
-        description="Whether the model file may run code of its own (Lambda layers, pickled objects): true or false "
-        "(the default).",
+        description="Whether the model file may run its own code (Lambda layers, pickled objects): true or false (the "
+        "default).",
     )
     custom_objects: Modules = Field(
         default=None,
         description="The Python module that defines the model file's own layers, such as mypackage.layers, or a list "
-        "of modules, or null (the default) for none. Importing a module runs its code, so model.trust must be true. "
-        "It must be importable here and on every worker.",
+        "of modules. null (the default) is for none. Importing a module runs its code, so model.trust must be true. "
+        "The module must be importable here and on every worker.",
     )
 
     @model_validator(mode="before")

@@ -46,8 +46,8 @@ from pipeline.config.yaml import Source, apply_override, parse_override, read_ya
 from transforms.methods import DEFAULTS, METHODS, NOISE_LEVEL, SAMPLES, misplaced, takers
 from transforms.targets import Targets
 
-# What an output was made with whose identity does not have the key: from before there was such a key, or now with the
-# same value, so that it can be gone on with.
+# The values with which an output was made if its identity lacks the key. The key is left out at this value, so that an
+# output from before the key existed can be continued.
 DEFAULT_IDENTITY = {"model.preprocess.exif": "apply"}
 
 
@@ -56,99 +56,101 @@ class Fields(Section):
 
     image: NameOrNull = Field(
         default=None,
-        description="The feature or column that holds the encoded image, or null (the default) for the format's own "
-        "name (image/encoded in TFRecord).",
+        description="The feature or column that holds the encoded image. null (the default) takes the format's own "
+        "name, which is image/encoded in TFRecord.",
     )
     id: NameOrNull = Field(
         default=None,
-        description="The one that names the image, or null (the default) for the format's own name (image/filename in "
-        "TFRecord); an image without one is named by its shard and index.",
+        description="The feature or column that names the image. null (the default) takes the format's own name, "
+        "which is image/filename in TFRecord. An image without a name is named by its shard and index.",
     )
     label: Annotated[str | None, Values('null, a name, or "" for no labels')] = Field(
         default=None,
-        description="The one that holds the class: its index, its name or a one-hot list; or null (the default) for "
-        'the first of the usual names (image/class/label, label, target, …; cls in tars), or "" to use no labels.',
+        description="The feature or column that holds the class: its index, its name or a one-hot list. null (the "
+        'default) takes the first of the usual names (image/class/label, label, target, …; cls in tars). "" uses no '
+        "labels.",
     )
 
 
 class Input(Section):
-    """What is read."""
+    """The images."""
 
     shards: Paths = Field(
-        description="The image shards (required): a path, a pattern such as data/*.tfrecord, or a list of them, on any "
-        "file system that Beam knows (gs://, s3://, hdfs://).",
+        description="The image shards (required): a path, a pattern such as data/*.tfrecord, or a list of them, on "
+        "any file system that Beam knows (gs://, s3://, hdfs://).",
     )
     format: Literal["auto", "tfrecord", "webdataset", "parquet", "folder"] = Field(
         default="auto",
-        description="The shards' format: tfrecord, webdataset, parquet, folder, or auto (the default), which tells by "
-        "the name.",
+        description="The format of the shards: tfrecord, webdataset, parquet, folder, or auto (the default), which "
+        "goes by the names.",
     )
     fields: Fields = Field(
         default_factory=Fields,
-        description="The names of a record's features or columns, where they are not the format's own.",
+        description="The names of a record's features or columns, if they are not the format's own.",
     )
     limit: WholeOrNull = Field(
-        default=None, description="Explain only the first so many images, or null (the default) for all of them."
+        default=None, description="Explain only the first images, up to this number. null (the default) explains all."
     )
     images_per_unit: WholeOrAuto = Field(
         default="auto",
-        description="How many images are computed, committed and retried as one, where a shard holds more: a whole "
-        "number, or auto (the default), which is at most 2,048, shared out evenly. With auto and without a limit, a "
-        "TFRecord or tar on another than the local file system stays whole, as counting its images means to read it.",
+        description="The number of images in a unit, which is computed, committed and retried as one; it applies if a "
+        "shard holds more. auto (the default) cuts a shard into units of even size, at most 2,048 images. With auto "
+        "and without a limit, a TFRecord or tar that is not on the local file system is one unit, because counting "
+        "its images means reading it.",
     )
 
 
 class Explain(Section):
-    """How it is explained."""
+    """The method and its options."""
 
     method: Literal[
         "fullgrad", "gradients", "input_x_gradient", "smoothgrad", "simple_fullgrad", "smooth_fullgrad", "grad_cam"
     ] = Field(
         default="fullgrad",
         description="The method: fullgrad (the default), gradients, input_x_gradient, smoothgrad, simple_fullgrad, "
-        "smooth_fullgrad or grad_cam; only fullgrad adds up to the logit.",
+        "smooth_fullgrad or grad_cam. Only the terms of fullgrad add up to the logit.",
     )
     maps: Literal["reference", "channelwise", "signed"] = Field(
         default="reference",
-        description="How a map is made of the terms: reference (the default), as the paper's authors do; channelwise, "
-        "rescaled per channel; signed, without absolute values, so that the map sums to the logit. The last two are "
-        "taken by fullgrad and smooth_fullgrad, signed also by input_x_gradient.",
+        description="How the terms become a map. reference (the default) does it as the paper's authors do. "
+        "channelwise rescales each channel. signed takes no absolute values, so the map sums to the logit. fullgrad "
+        "and smooth_fullgrad take all three, input_x_gradient takes reference and signed.",
     )
     biases: Literal["all", "explicit"] = Field(
         default="all",
-        description="Which biases have a term: all (the default), with the implicit ones of activations such as SiLU, "
-        "or explicit, only those of layers; taken by fullgrad and smooth_fullgrad.",
+        description="Which biases have a term. all (the default) includes the implicit biases of activations such as "
+        "SiLU. explicit takes only those of layers. fullgrad and smooth_fullgrad take this key.",
     )
     targets: TargetsSetting = Field(
         default=Targets(),
-        description="The classes explained for each image: predicted (the default), label, top-K such as top-3, or a "
-        "list of class indices.",
+        description="The classes that are explained for each image: predicted (the default), label, top-K such as "
+        "top-3, or a list of class indices.",
     )
     contrast: Literal["none", "runner_up"] = Field(
         default="none",
-        description="Explain the class's logit as it is, none (the default), or minus the largest other one, "
-        "runner_up.",
+        description="What is explained: none (the default) is the logit of the class, runner_up is that logit minus "
+        "the largest other one.",
     )
     samples: Annotated[Whole, Values("a whole number from 1 up")] = Field(
         default=SAMPLES,
-        description="How many noisy copies of an image smoothgrad and smooth_fullgrad average over, from 1 up; the "
-        f"default is {SAMPLES}.",
+        description="The number of noisy copies of an image that smoothgrad and smooth_fullgrad average over, from 1 "
+        f"up. The default is {SAMPLES}.",
     )
     noise_level: Annotated[Positive, Values("a number above 0")] = Field(
         default=NOISE_LEVEL,
-        description="The standard deviation of smoothgrad's and smooth_fullgrad's noise, over the range of the image's "
-        f"values as the model gets them; the default is {NOISE_LEVEL:g}.",
+        description="The standard deviation of the noise of smoothgrad and smooth_fullgrad, as a fraction of the "
+        f"range of the values that the model gets for the image. The default is {NOISE_LEVEL:g}.",
     )
     seed: Annotated[Index, Values("a whole number from 0 up")] = Field(
         default=0,
-        description="The seed of smoothgrad's and smooth_fullgrad's noise, which depends on it and the image alone; "
-        "the default is 0.",
+        description="The seed of the noise of smoothgrad and smooth_fullgrad. The noise depends only on the seed and "
+        "the image. The default is 0.",
     )
     batch_size: WholeOrAuto = Field(
         default="auto",
-        description="How many images are computed at once, a whole number or auto (the default): by the model's "
-        "activations and the memory at hand, of which a process takes a quarter, at most 128 on CPUs and 512 on "
-        "accelerators; halved where memory does not suffice.",
+        description="The number of images in a batch. auto (the default) computes it from the model's activations and "
+        "a quarter of the memory at hand for each process, at most 128 on CPUs and 512 on accelerators. A batch that "
+        "does not fit the memory is halved.",
     )
     jit: OnOff = Field(default="auto", description="Whether XLA compiles the model: on, off or auto (the default).")
 
@@ -167,41 +169,42 @@ class Explain(Section):
 
 
 class Output(Section):
-    """What is written."""
+    """The files that are written."""
 
     path: Path = Field(
-        description="The folder that is written (required), on any file system that Beam knows; a run that is started "
+        description="The folder that is written (required), on any file system that Beam knows. A run that is started "
         "again goes on there.",
     )
     map_size: Size = Field(
         default=None,
-        description="The size of the stored maps, as [HEIGHT, WIDTH] or one number for both, or null (the default) for "
+        description="The size of the stored maps, as [HEIGHT, WIDTH] or one number for both. null (the default) takes "
         "the model's input size.",
     )
     map_dtype: Literal["float16", "float32", "uint8", "none"] = Field(
         default="float16",
-        description="The type of the stored maps' values: float16 (the default), float32, uint8 (scaled for each map), "
-        "or none, which stores their figures only.",
+        description="The type of the values of stored maps: float16 (the default), float32, uint8 (scaled for each "
+        "map), or none, which stores the figures of maps and no maps.",
     )
     grid: Annotated[int, Field(strict=True, ge=4, le=512), Values("a whole number from 4 to 512")] = Field(
-        default=56, description="Height and width of the class statistics' maps, from 4 to 512; the default is 56."
+        default=56,
+        description="The height and width of the maps in the class statistics, from 4 to 512. The default is 56.",
     )
 
 
 class Errors(Section):
-    """What is tolerated."""
+    """The errors that are tolerated."""
 
     max_fraction: Annotated[
         float, Field(strict=True, allow_inf_nan=False, ge=0, le=1), Values("a number from 0 to 1")
     ] = Field(
         default=0.01,
-        description="The fraction of images that may fail before the command reports failure, from 0 to 1; the default "
-        "is 0.01.",
+        description="The fraction of images that may fail, from 0 to 1. If more fail, the command ends with exit code "
+        "1. The default is 0.01.",
     )
 
 
 class Runner(Section):
-    """Where it runs."""
+    """The engine that runs the pipeline."""
 
     name: RunnerName = Field(
         default="direct",
@@ -210,18 +213,19 @@ class Runner(Section):
     )
     options: RunnerOptions = Field(
         default_factory=dict,
-        description="Options handed to Beam, as a mapping from name to text, number, true, false or a list, such as "
-        "{direct_num_workers: 4}; null leaves one out; the default is {}.",
+        description="Options for Beam: a mapping from names to text, numbers, true, false or lists, such as "
+        "{direct_num_workers: 4}. null leaves an option out. The default is {}.",
     )
     accelerator: AcceleratorOrNull = Field(
         default=None,
-        description="With DataflowRunner, the accelerator of the workers that explain, and of no others, as a hint "
-        "such as type:nvidia-tesla-t4;count:1;install-nvidia-driver, or null (the default) for none.",
+        description="With DataflowRunner, a hint for the accelerator of the workers that explain, such as "
+        "type:nvidia-tesla-t4;count:1;install-nvidia-driver. Other workers get none. null (the default) asks for no "
+        "accelerator.",
     )
 
     @model_validator(mode="after")
     def _runner_takes_hints(self) -> Runner:
-        # Others do not act on it: they would only start one more worker, for the step that has it.
+        # Other runners ignore the hint, but start one more worker for the step that has it.
         key = "runner.accelerator"
         if self.accelerator is not None and self.name != "DataflowRunner":
             raise refusal(
@@ -231,19 +235,19 @@ class Runner(Section):
 
 
 class Config(Section):
-    """All that a run is told."""
+    """The whole configuration of a run."""
 
-    input: Input = Field(description="What is read.")
-    model: Model = Field(description="What is explained.")
-    explain: Explain = Field(default_factory=Explain, description="How it is explained.")
-    output: Output = Field(description="What is written.")
-    errors: Errors = Field(default_factory=Errors, description="What is tolerated.")
-    runner: Runner = Field(default_factory=Runner, description="Where it runs.")
+    input: Input = Field(description="The images.")
+    model: Model = Field(description="The model.")
+    explain: Explain = Field(default_factory=Explain, description="The method.")
+    output: Output = Field(description="The files that are written.")
+    errors: Errors = Field(default_factory=Errors, description="The errors that are tolerated.")
+    runner: Runner = Field(default_factory=Runner, description="The engine that runs the pipeline.")
 
     @model_validator(mode="before")
     @classmethod
     def _absent_is_empty(cls, value: Any) -> Any:
-        """A required section that is absent is reported by the keys it lacks."""
+        """Reports a required section that is absent by the keys that it lacks."""
         if not isinstance(value, Mapping):
             return value
         return {**{name: None for name, field in cls.model_fields.items() if field.is_required()}, **value}
@@ -269,14 +273,15 @@ class Config(Section):
         return _validated(value, Source("the configuration"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Every key with its value, in what JSON can hold."""
+        """Every key with its value, as JSON can hold it."""
         return self.model_dump(mode="json")
 
     def identity(self) -> dict[str, Any]:
-        """What decides the content of the output: two runs that agree here, and in the model's content, may share it.
+        """The settings that decide the content of the output.
 
-        A key that is added to `model`, `explain` or `output` belongs to it unless it is excluded here. What a method
-        does not use does not, so that an output from before there was such a key can be gone on with.
+        Two runs may share an output if they agree in these and in the model's content. A new key of `model`, `explain`
+        or `output` is part of them unless it is excluded here. A key that the method does not use is not part of them,
+        so an output from before the key existed can be continued.
         """
         unused = set() if METHODS[self.explain.method].noise else {"samples", "noise_level", "seed"}
         value = self.model_dump(
@@ -298,8 +303,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
     Args:
       path: the YAML file.
-      overrides: `KEY=VALUE` each, such as `explain.batch_size=64`, read as `parse_override` says; later ones win. A
-        section that the file does not have is made.
+      overrides: texts `KEY=VALUE`, such as `explain.batch_size=64`; `parse_override` says how they are read. Later ones
+        win. Sections that the file lacks are made.
 
     Raises:
       ConfigError: if the file cannot be read, is not YAML, or is not a valid configuration.
@@ -319,7 +324,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def schema_keys() -> dict[str, FieldInfo]:
-    """Every key, sections among them, by its dotted name, in the order in which a file has them."""
+    """Every key and section by its dotted name, in the order of the file."""
     return dict(keys_of(Config))
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Section(BaseModel):
-    """A mapping with known keys. An empty one, which YAML reads as null, leaves every key at its default."""
+    """A mapping with known keys. YAML reads an empty section as null; every key then has its default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
