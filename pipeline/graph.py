@@ -1,7 +1,7 @@
 """The Beam graph, on one page: units → explained parts → class statistics and summary.
 
-Only units, receipts and what little is compared across classes cross from stage to stage, never pixels, maps or mean
-maps, so that no runner has to keep, pickle or shuffle anything that grows with an image or is held for every class.
+Only units, receipts and the small digests of classes cross from stage to stage. Pixels, maps and mean maps never do, so
+no runner has to keep, pickle or shuffle anything that grows with an image or that every class has.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ def build(
 
     Args:
       pipeline: an empty one.
-      units: every unit of the output; those that have a receipt are not computed again, but count.
+      units: every unit of the output; those that have a receipt are counted and not computed again.
       settings: what workers are told.
-      accelerator: a resource hint for the workers that explain; the other steps, which read and write small files,
-        would only keep an accelerator waiting.
+      accelerator: a resource hint for the workers that explain; the other steps only read and write small files.
     """
     output, names = settings.output, settings.model.class_names
     explain = beam.ParDo(ExplainUnits(settings))
@@ -93,7 +92,7 @@ def _write_classes(blocks: Sequence[tuple[int, str]], output: Output) -> None:
         for _, path in sorted(blocks):
             for batch in read_table(path).to_batches():
                 rows.write(batch)
-    # The files are left to the launcher: this may be an attempt of several.
+    # The launcher deletes the files: another attempt at this step may still need them.
 
 
 def _write_summary(
