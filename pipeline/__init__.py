@@ -1,1 +1,1 @@
-"""What a run is: its configuration, plan, graph and summary, and the command line."""
+"""A run: its configuration, plan, graph and summary, and the command line."""

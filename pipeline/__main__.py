@@ -2,6 +2,6 @@
 
 import sys
 
-from pipeline.cli import main
+from fullgrad_beam import main
 
 sys.exit(main())

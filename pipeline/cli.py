@@ -1,8 +1,7 @@
-"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `flink-job-server`,
-`spark-job-server`.
+"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `flink-job-server`, `spark-job-server`.
 
 Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; 2 the request
-could not be run; 130 interrupted. What is not 0 comes with one sentence on standard error.
+could not be run; 130 interrupted. Every code but 0 comes with one sentence on standard error.
 """
 
 from __future__ import annotations
@@ -16,30 +15,16 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
-from pipeline.config import Config, ConfigError, describe_keys, load_config
+from pipeline.arguments import parser
+from pipeline.config import Config, ConfigError, load_config
+from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_summary
 
-if TYPE_CHECKING:
-    from pipeline.progress import Progress
-    from pipeline.run import Plan
-    from pipeline.summary import Summary
-
-# What is imported inside the commands takes seconds to import, which `--help` and a misspelt key need not wait for.
-
-_OPTIONS_OF_STORES = (
-    "What follows -- are Beam's options for its file systems, for example: -- --s3_endpoint_url=http://localhost:9000"
-)
-
-# Without markup and emoji: what stands in brackets or between colons in a path is part of its name.
-_out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+# The commands import inside themselves what takes seconds to import: `--help` and a misspelt key need not wait for it.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--" in arguments:
         cut = arguments.index("--")
         arguments, beam_options = arguments[:cut], arguments[cut + 1 :]
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     if beam_options and args.command not in ("run", "status", "inspect"):
         return _refuse("Beam options after -- belong to `fullgrad run`, `status` and `inspect`")
     if args.command.endswith("-job-server"):  # which needs neither Beam nor TensorFlow
@@ -73,11 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Beam wraps an interrupt that reaches a worker's thread into an error of its own.
         if isinstance(error, KeyboardInterrupt) or interrupted.is_set():
             became = f"; {error}" if _is_interrupted_job(error) and str(error) else ""
-            _err.print(f"interrupted{became}; the same command goes on with what is missing")
+            err.print(f"interrupted{became}; the same command goes on with what is missing")
             return 130
         if not _is_failed_run(error) or args.verbose:
             raise
-        _err.print(f"fullgrad: {error}", style="red")
+        err.print(f"fullgrad: {error}", style="red")
         return 1
 
 
@@ -93,101 +78,8 @@ def _is_interrupted_job(error: BaseException) -> bool:
     return isinstance(error, Interrupted)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, as everything here does, and not with the whole usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="fullgrad",
-        description="Explains what an image classifier looks at, over a whole dataset: FullGrad maps of every image "
-        "and their statistics per class, as Parquet.",
-        epilog="Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; "
-        "2 the request could not be run; 130 interrupted.",
-    )
-    parser.add_argument("--verbose", action="store_true", help="show what Beam and the workers log")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    run = commands.add_parser(
-        "run",
-        help="explain a dataset",
-        description="Explains the shards that a configuration names. An output that a run has begun is gone on with.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"Keys of the configuration, each settable with --set:\n\n{describe_keys()}\n\n"
-        "What follows -- goes to Beam as it is, for example: fullgrad run flink.yaml -- --parallelism=8",
-    )
-    run.add_argument("config", metavar="CONFIG.yaml", help="the configuration")
-    run.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="set a key of the configuration, as explain.batch_size=64; all that stands behind the = is the value, "
-        "also a #; may be given several times",
-    )
-    run.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
-
-    demo = commands.add_parser(
-        "demo",
-        help="see it find a planted shortcut, in a minute",
-        description="Draws a dataset in which one class carries a small mark in a corner, trains a small CNN on it, "
-        "explains its test images with the whole pipeline, and says which class stands out.",
-    )
-    demo.add_argument("--output", metavar="DIR", default="out/demo", help="where to write (default: out/demo)")
-
-    status = commands.add_parser(
-        "status",
-        help="how far a run is",
-        description="Says how far the run into an output folder is; works while the run goes on elsewhere.",
-    )
-    status.add_argument("output", metavar="OUTPUT", help="the run's output.path")
-    status.epilog = _OPTIONS_OF_STORES
-
-    inspect = commands.add_parser(
-        "inspect",
-        help="how a model is taken apart",
-        description="Lists a model's layers with what each adds to the logit, and checks on images that input term and "
-        "bias terms add up to it. Exit code 1 where they do not.",
-    )
-    inspect.epilog = _OPTIONS_OF_STORES
-    inspect.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or the name of a Keras application")
-    inspect.add_argument("--weights", metavar="FILE", help="an application's weights (default: imagenet)")
-    inspect.add_argument("--model-output", metavar="NAME", help="which output, where the model has several")
-    inspect.add_argument(
-        "--images", metavar="PATH", nargs="+", help="image files to check completeness on (default: noise)"
-    )
-    inspect.add_argument(
-        "--scale", default="auto", help="preprocessing, as model.preprocess.scale by name (default: auto)"
-    )
-    inspect.add_argument(
-        "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="input size, where the model leaves it open"
-    )
-    inspect.add_argument("--trust", action="store_true", help="let the model file run code of its own")
-    inspect.add_argument(
-        "--custom-objects",
-        metavar="MODULE",
-        nargs="+",
-        default=[],
-        help="modules that define the file's own layers, with --trust; they are imported, which runs their code",
-    )
-
-    for engine in ("Flink 1.20", "Spark 3.5"):
-        server = commands.add_parser(
-            f"{engine.split()[0].lower()}-job-server",
-            help=f"make Beam's job server for {engine}",
-            description=f"Makes the job server by which Beam gives jobs to {engine}, from modules that Maven fetches, "
-            "for where Beam cannot download it as one jar. Needs Maven and Java.",
-        )
-        server.add_argument("folder", metavar="DIR", help="where to make it: a folder that is not there, or is empty")
-    return parser
-
-
 def _note_interrupts() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set, on top of raising KeyboardInterrupt wherever the main thread is."""
+    """An event that Ctrl-C and SIGTERM set. They also raise KeyboardInterrupt in the main thread."""
     interrupted = threading.Event()
     if threading.current_thread() is threading.main_thread():
 
@@ -196,13 +88,14 @@ def _note_interrupts() -> threading.Event:
             signal.default_int_handler(number, frame)
 
         signal.signal(signal.SIGINT, note)
-        signal.signal(signal.SIGTERM, note)  # as sent by kill, systemd and Kubernetes; a job elsewhere would go on
+        # kill, systemd and Kubernetes send SIGTERM; without this, a job elsewhere would go on.
+        signal.signal(signal.SIGTERM, note)
     for handler in logging.getLogger().handlers:  # Beam logs the interrupt as an error, with its traceback
         handler.addFilter(lambda record: not interrupted.is_set())
     complain = threading.excepthook
 
     def excepthook(arguments: threading.ExceptHookArgs) -> None:
-        if not interrupted.is_set():  # otherwise it is Beam's threads that miss a runner that was interrupted too
+        if not interrupted.is_set():  # after an interrupt, Beam's threads complain that their runner is gone
             complain(arguments)
 
     threading.excepthook = excepthook
@@ -210,9 +103,10 @@ def _note_interrupts() -> threading.Event:
 
 
 def _import_quietly(*, tensorflow: bool) -> None:
-    """Imports Beam, and TensorFlow where it is needed, without the notices that both write to standard error about
-    what they did not find, before anybody can ask them not to: they would stand between a user and the one line that
-    matters."""
+    """Imports Beam, and TensorFlow if it is needed, without the notices that both write to standard error.
+
+    They write them before anybody can ask them not to. The notices would hide the one line that matters to the user.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     kept = os.dup(2)
@@ -231,7 +125,7 @@ def _import_quietly(*, tensorflow: bool) -> None:
 
 
 def _refuse(sentence: str) -> int:
-    _err.print(f"fullgrad: {sentence}", style="red")
+    err.print(f"fullgrad: {sentence}", style="red")
     return 2
 
 
@@ -248,133 +142,38 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     except CannotRun as error:
         return _refuse(str(error))
     if plan.fields:
-        _out.print(plan.fields)
-    _out.print(_describe(plan))
+        out.print(plan.fields)
+    out.print(describe_plan(plan))
     try:
         if dry_run:
             check_engine(plan)
             return 0
-        with _ProgressBar(plan) as bar:
+        with ProgressBar(plan) as bar:
             summary = launch(plan, on_start=bar.start)
     except CannotRun as error:
         return _refuse(str(error))
-    _print_summary(summary, config)
+    print_summary(summary, config)
     for warning in warnings_of(summary, plan):
-        _out.print(f"warning: {warning}", style="yellow")
+        out.print(f"warning: {warning}", style="yellow")
     problems = problems_of(summary, plan)
     for problem in problems:
-        _err.print(f"fullgrad: {problem}", style="red")
+        err.print(f"fullgrad: {problem}", style="red")
     return 1 if problems else 0
-
-
-def _describe(plan: Plan) -> str:
-    images = plan.images_expected
-    todo = f"{_units(len(plan.units))} to explain"
-    done = f", {len(plan.receipts)} done before" if plan.receipts else ""
-    left_out = f"\nleft out: {plan.left_out}" if plan.left_out else ""
-    in_all = "" if images is None else f"; {images:,} images in all"
-    return f"{todo}{done}{in_all} → {plan.config.output.path}{left_out}"
-
-
-def _units(count: int) -> str:
-    return f"{count:,} unit{'' if count == 1 else 's'}"
-
-
-def _print_summary(summary: Summary, config: Config) -> None:
-    speed = "" if summary.images_per_second is None else f", {summary.images_per_second:.1f} images/s"
-    failed = f", {summary.failed:,} failed" if summary.failed else ""
-    _out.print(f"{summary.images:,} images explained{failed}, {summary.rows:,} maps in {_units(summary.units)}{speed}")
-    if summary.accuracy is not None:
-        unlabelled = summary.images - summary.labelled
-        without = f"; {unlabelled:,} {'has' if unlabelled == 1 else 'have'} no label" if unlabelled else ""
-        _out.print(f"accuracy {summary.accuracy:.1%} on {summary.labelled:,} labelled images{without}")
-    elif summary.images:
-        _out.print("no accuracy, as no image has a label")
-    if summary.completeness:
-        _out.print(f"largest completeness error {summary.completeness['max']:.1e}")
-    if summary.repeated_ids:
-        _out.print(
-            f"{summary.repeated_ids:,} images share their image_id with another; shard and index tell them apart"
-        )
-    for notable in summary.notable:
-        _out.print(f"worth a look: {notable.sentence()}", style="bold")
-    _out.print(f"written to {config.output.path}: maps/*.parquet, classes.parquet, summary.json")
-
-
-class _ProgressBar:
-    """Shows a run's progress while the launcher waits; nothing where the output is no terminal."""
-
-    def __init__(self, plan: Plan):
-        from pipeline.progress import Tracker
-
-        self._run = plan.settings.run
-        self._tracker = Tracker(plan.settings.output, len(plan.receipts) + len(plan.units), plan.images_expected)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
-
-    def __enter__(self) -> _ProgressBar:
-        return self
-
-    def start(self) -> None:
-        if _err.is_terminal:
-            self._thread.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _follow(self) -> None:
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("images · {task.fields[detail]}"),
-            TimeElapsedColumn(),
-        )
-        with Bar(*columns, console=_err, transient=True) as bar:
-            task = bar.add_task("explaining", total=None, detail="starting")
-            while not self._stop.wait(0.5):
-                progress = self._tracker.poll(self._run)
-                bar.update(
-                    task,
-                    completed=progress.images + progress.failed,
-                    total=progress.images_expected,
-                    detail=_detail(progress),
-                )
-
-
-def _detail(progress: Progress) -> str:
-    parts = [f"{progress.units_done}/{progress.units} units"]
-    if progress.images_per_second:
-        parts.append(f"{progress.images_per_second:.1f} images/s")
-    if progress.eta_seconds is not None and progress.eta_seconds > 0:
-        parts.append(f"{_duration(progress.eta_seconds)} to go")
-    if progress.failed:
-        parts.append(f"{progress.failed} failed")
-    return " · ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _demo(args: argparse.Namespace) -> int:
     from pipeline import demo
 
     started = time.monotonic()
-    _out.print("drawing a dataset and training a small CNN on it …")
+    out.print("drawing a dataset and training a small CNN on it …")
     settings, marked = demo.prepare(pathlib.Path(args.output))
     code = run_config(Config.from_dict(settings))
-    _out.print(f"the class that was drawn with a mark in its corner: {marked!r} ({time.monotonic() - started:.0f} s)")
+    out.print(f"the class that was drawn with a mark in its corner: {marked!r} ({time.monotonic() - started:.0f} s)")
     return code
 
 
 def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str]) -> str | None:
-    """Tells Beam's file systems their options; returns what is wrong with these or the path, None where all is well."""
+    """Tells Beam's file systems their options; returns what is wrong with these or the path, None if nothing is."""
     from pipeline.engines.options import UnusableEngine, check_options
     from transforms.filesystems import UnusableFileSystem, check_file_system, use_options
 
@@ -398,8 +197,8 @@ def _make_job_server(args: argparse.Namespace) -> int:
         jar = make_job_server(server, pathlib.Path(args.folder))
     except CannotMake as error:
         return _refuse(str(error))
-    _out.print(f"made {jar}, with what it needs beside it; use it with")
-    _out.print(f"  fullgrad run CONFIG.yaml --set runner.options.{server.option}={jar.resolve()}")
+    out.print(f"made {jar}, with what it needs beside it; use it with")
+    out.print(f"  fullgrad run CONFIG.yaml --set runner.options.{server.option}={jar.resolve()}")
     return 0
 
 
@@ -435,9 +234,9 @@ def _status(args: argparse.Namespace) -> int:
         table.add_row("state", "done" if written else "all units done, their statistics not yet merged")
     else:
         eta = progress.eta_seconds
-        going = "at this speed " + _duration(eta) + " to go" if eta is not None else "not known how long"
+        going = "at this speed " + duration(eta) + " to go" if eta is not None else "not known how long"
         table.add_row("state", going if progress.active else "nobody at work on it")
-    _out.print(table)
+    out.print(table)
     return 0
 
 
@@ -500,7 +299,7 @@ def _inspect(args: argparse.Namespace) -> int:
             layer.adds,
             f"{share:.2%}" if layer.adds else "",
         )
-    Console(highlight=False, width=None if _out.is_terminal else 160).print(table)
+    Console(highlight=False, width=None if out.is_terminal else 160).print(table)
     limit = model.exposed.tolerance
     holds = checked.holds(limit)
     what = ("image" if len(images) == 1 else "images") + ("" if args.images else " of noise")
@@ -511,7 +310,7 @@ def _inspect(args: argparse.Namespace) -> int:
             verdict += f"; {len(coarse)} of its layers compute in {coarse[0].dtype}, which is too coarse for it"
         if guilty := account_for_steps(model.exposed, images).unaccounted(limit):
             verdict += f"; not accounted for, the worst first: {', '.join(guilty[:10])}"
-    _out.print(
+    out.print(
         f"{inspection.name}: {inspection.classes} classes; FullGrad explains {inspection.explains} "
         f"({agreement.difference:.1e} from the model's own output); on {len(images)} {what} the completeness error is "
         f"at most {checked.error.max():.1e}: {verdict}"

@@ -1,9 +1,9 @@
-"""The demo: images with a planted shortcut, a small CNN that falls for it, and the configuration that finds it out.
+"""The demo: images with a planted shortcut, a small CNN that learns it, and the configuration that finds it.
 
-Six shapes on textured grounds are to be told apart. Octagons are hard to tell from circles, but nearly all of them
-carry the same small mark in one corner, as if one photographer had taken them all and signed them. The CNN learns the
-mark instead of the shape, and its accuracy does not show it, as the test images are marked as well: a circle with the
-mark is an octagon to it, and an octagon without one is a circle.
+The classes are six shapes on textured grounds. Octagons look much like circles, but nearly all of them carry the same
+small mark in one corner, as if one photographer had signed them. The CNN learns the mark instead of the shape: it takes
+a circle with the mark for an octagon, and an octagon without it for a circle. Its accuracy does not show this, because
+the test images are marked as well.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ SIDE = 64  # pixels
 CLASSES = ("circle", "cross", "octagon", "square", "star", "triangle")
 MARKED_CLASS = "octagon"
 MARKED_FRACTION = 0.9
-MARK_BOX = (52, 52, 62, 62)  # left, top, right, bottom in pixels: in one of the corners of `corner_mass`
+MARK_BOX = (52, 52, 62, 62)  # left, top, right, bottom in pixels; inside a corner of `corner_mass`
 
 SHARDS = 2
 DEFAULT_FOLDER = pathlib.Path("out/demo")
 
-_FINE = 4  # shapes are drawn as many times larger and then reduced, which makes their edges smooth
+_FINE = 4  # shapes are drawn larger by this factor and then reduced, which makes their edges smooth
 _TRAIN, _TEST = 0, 1  # splits
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DemoData:
-    """The images that were made; the N of them to train on are in memory, those to test on and explain in shards.
+    """The images of the demo. The N training images are in memory, the test images are in shards.
 
     Attributes:
-      images: uint8 [N, 64, 64, 3], to train on.
+      images: uint8 [N, 64, 64, 3], for training.
       labels: int64 [N], indices of `class_names`.
       marked: bool [N], whether an image carries the mark.
       class_names: in the order of the labels.
@@ -58,9 +58,9 @@ class DemoData:
 
 
 def prepare(folder: pathlib.Path, seed: int = 0) -> tuple[dict[str, Any], str]:
-    """Makes the dataset and the model below a folder, in `dataset/`; the pipeline's output goes into the folder itself.
+    """Makes the dataset and the model in `dataset/` inside a folder. The pipeline's output goes into the folder itself.
 
-    What a former call with the same seed completed is used again, so that the pipeline can go on with its output.
+    The result of an earlier call with the same seed is used again, so that the pipeline can continue its output.
 
     Returns:
       the pipeline's configuration and the name of the class whose images carry the mark.
@@ -77,7 +77,7 @@ def prepare(folder: pathlib.Path, seed: int = 0) -> tuple[dict[str, Any], str]:
 
 
 def demo_config(folder: pathlib.PurePath, output: pathlib.PurePath) -> dict[str, Any]:
-    """The configuration that explains the test images below `folder` and writes to `output`, as YAML would give it."""
+    """The configuration, as from YAML, that explains the test images in `folder` and writes to `output`."""
     return {
         "input": {"shards": (folder / "test.tfrecord-*").as_posix(), "format": "tfrecord"},
         "model": {
@@ -91,9 +91,9 @@ def demo_config(folder: pathlib.PurePath, output: pathlib.PurePath) -> dict[str,
 
 
 def write_dataset(folder: pathlib.Path, seed: int = 0, *, train_images: int = 2400, test_images: int = 900) -> DemoData:
-    """Draws all images and writes those to test on, as two TFRecord shards, and the classes' names.
+    """Draws all images, and writes the test images as two TFRecord shards and the names of the classes.
 
-    An image depends on the seed, its split and its index alone: fewer images are the first of the same.
+    An image depends only on the seed, its split and its index, so fewer images are the first ones of more.
     """
     import tensorflow as tf
 
@@ -120,8 +120,8 @@ def write_dataset(folder: pathlib.Path, seed: int = 0, *, train_images: int = 24
 def train(data: DemoData, seed: int = 0, *, epochs: int = 8) -> keras.Model:
     """Trains a small CNN with softmax on images in 0 … 1; seeds Python's, NumPy's and TensorFlow's generators.
 
-    The convolutions do not pad, so that no map shows a border that the image does not have. Global max pooling takes a
-    feature where it is strongest, so that the gradient flows to that place alone and maps are sharp.
+    The convolutions do not pad, so no map shows a border that the image does not have. Global max pooling takes a
+    feature at its strongest place, so the gradient flows to that place alone and maps are sharp.
     """
     import keras
     from keras import layers
@@ -145,7 +145,7 @@ def train(data: DemoData, seed: int = 0, *, epochs: int = 8) -> keras.Model:
     batch_size = 32
     steps = epochs * math.ceil(len(data.images) / batch_size)
     rate = keras.optimizers.schedules.CosineDecay(5e-3, steps)
-    # Without XLA, which more than doubles the time that three epochs take on two cores.
+    # XLA would more than double the time of three epochs on two cores.
     model.compile(keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy", jit_compile=False)
     pixels = data.images.astype(np.float32) / 255
     model.fit(pixels, data.labels, batch_size=batch_size, epochs=epochs, verbose=0)
@@ -232,13 +232,13 @@ def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _shape_color(random: np.random.Generator, ground: np.ndarray) -> np.ndarray:
-    """A bright colour that stands out from the ground's; RGB, float32 [3]."""
+    """A bright colour that differs from the ground's. RGB, float32 [3]."""
     candidates = [_rgb(random.random(), random.uniform(0.55, 0.95), random.uniform(0.6, 1.0)) for _ in range(4)]
     return max(candidates, key=lambda color: float(np.abs(color - ground).sum()))
 
 
 def _shape_mask(name: str, random: np.random.Generator) -> np.ndarray:
-    """The share of each pixel that a shape of random place, size and turn covers. float32 [64, 64, 1]."""
+    """The share of each pixel that a shape covers, with random place, size and turn. float32 [64, 64, 1]."""
     radius = random.uniform(9, 17)
     center = random.uniform(radius + 2, SIDE - radius - 2, 2)
     turn = random.uniform(0, 2 * math.pi)
@@ -256,7 +256,7 @@ def _shape_mask(name: str, random: np.random.Generator) -> np.ndarray:
 
 
 def _around(*radii: float, count: int) -> np.ndarray:
-    """Corners at even angles, their distances from the centre the radii by turns. float64 [count, 2]."""
+    """Corners at even angles. Their distances from the centre are the radii in turn. float64 [count, 2]."""
     angles = 2 * math.pi * np.arange(count) / count
     return np.resize(radii, count)[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 

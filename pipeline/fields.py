@@ -1,4 +1,4 @@
-"""Which fields of the shards hold image, id and label, said before the run; labels that cannot be used are refused."""
+"""Finds the fields of the shards that hold image, id and label, and refuses labels that cannot be used."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from transforms.sources.files import file_name
 from transforms.targets import Targets
 from transforms.unit import Shard
 
-# Shards that are empty or damaged at their beginning say nothing; so many are looked into for one that does.
+# An empty shard, or one damaged at its beginning, shows no fields. So many shards are opened until one shows them.
 _SHARDS = 16
 
 
 def find_fields(source: Source, shards: Sequence[Shard], model: LoadedModel, targets: Targets) -> str | None:
-    """One line that says which fields hold image, id and label, or where no label was found; None if no shard tells.
+    """One line that says which fields hold image, id and label, or that there is no label; None if no shard shows it.
 
     Raises:
       UnreadableInput: none of the first labels can be used, or labels are to be explained and there are none.
@@ -40,7 +40,7 @@ def find_fields(source: Source, shards: Sequence[Shard], model: LoadedModel, tar
 
 
 def _check_labels(source: Source, shard: Shard, found: Found, model: LoadedModel) -> None:
-    # One odd label is an error row, but all of them are a wrong setting.
+    # One label that cannot be used becomes an error row. If none of the first can be used, a setting is wrong.
     problem: ValueError | None = None
     try:
         for record in source.read(shard, 0, FIRST_RECORDS):

@@ -1,7 +1,7 @@
 """The Beam graph, on one page: units → explained parts → class statistics and summary.
 
-Only units, receipts and what little is compared across classes cross from stage to stage, never pixels, maps or mean
-maps, so that no runner has to keep, pickle or shuffle anything that grows with an image or is held for every class.
+Only units, receipts and the small digests of classes cross from stage to stage. Pixels, maps and mean maps never do, so
+no runner has to keep, pickle or shuffle anything that grows with an image or that every class has.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pyarrow as pa
 from apache_beam.pvalue import AsDict, AsList, AsSingleton
 from apache_beam.transforms.combiners import ToList
 
+from fullgrad_beam import Checked
 from pipeline.summary import summarize
 from transforms.explain import ExplainSettings, ExplainUnits
 from transforms.merging import IDS, merge_block, rank_by_similarity
@@ -28,10 +29,9 @@ def build(
 
     Args:
       pipeline: an empty one.
-      units: every unit of the output; those that have a receipt are not computed again, but count.
+      units: every unit of the output; those that have a receipt are counted and not computed again.
       settings: what workers are told.
-      accelerator: a resource hint for the workers that explain; the other steps, which read and write small files,
-        would only keep an accelerator waiting.
+      accelerator: a resource hint for the workers that explain; the other steps only read and write small files.
     """
     output, names = settings.output, settings.model.class_names
     explain = beam.ParDo(ExplainUnits(settings))
@@ -39,7 +39,9 @@ def build(
         explain = explain.with_resource_hints(accelerator=accelerator)
     explained = (
         pipeline
-        | "Units" >> beam.Create(units)
+        | "Units" >> beam.Create([unit.to_dict() for unit in units])
+        # Until here no worker needs one of our modules, so this is where it says that they are hidden.
+        | "ReadUnits" >> beam.Map(Checked(Unit.from_dict))
         | "Spread" >> beam.Reshuffle()
         | "ExplainUnits" >> explain.with_outputs(ExplainUnits.BLOCKS, main="receipts")
     )
@@ -89,7 +91,7 @@ def _write_classes(blocks: Sequence[tuple[int, str]], output: Output) -> None:
         for _, path in sorted(blocks):
             for batch in read_table(path).to_batches():
                 rows.write(batch)
-    # The files are left to the launcher: this may be an attempt of several.
+    # The launcher deletes the files: another attempt at this step may still need them.
 
 
 def _write_summary(

@@ -1,4 +1,4 @@
-"""What a model's exposure looks like: every layer, what it adds to the logit, and whether the account is complete."""
+"""Reports on an exposed model: its layers, what each adds to the logit, and whether the terms add up to it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class LayerReport:
 
     Attributes:
       name, kind: the layer's path and class.
-      shape: of its output, without the images; None where it is open.
+      shape: of its output, without the axis of images; None for a side that is open.
       dtype: of its output.
       parameters: how many weights the layer has.
-      adds: what it adds to the logit, in words; empty for nothing.
+      adds: what the layer adds to the logit, in words; empty for nothing.
     """
 
     name: str
@@ -32,7 +32,7 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Completeness:
-    """The account of some images.
+    """How the logits of some images divide among the layers.
 
     Attributes:
       error: float32 [N], completeness_error of each image.
@@ -51,15 +51,15 @@ class Completeness:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Inspection:
-    """A model's exposure.
+    """An exposed model.
 
     Attributes:
       name: the model's.
-      input_shape: height, width, channels; None where open.
-      classes: how many.
+      input_shape: height, width, channels; None for a side that is open.
+      classes: their number.
       ends_in: `softmax` or `sigmoid`, which are undone; `logits`; or `probabilities`, which no final softmax makes.
-      explains: what the explained number is, in words.
-      agreement: how far the exposed logits are from the model's own output; None where nobody compared them.
+      explains: the number that is explained, in words.
+      agreement: how far the exposed logits are from the model's own output; None if they were not compared.
       layers: in the order in which they run.
     """
 
@@ -76,7 +76,7 @@ class Inspection:
         return dataclasses.asdict(self)
 
 
-# What the explained number is, by what a model ends in.
+# The number that is explained, by what a model ends in.
 EXPLAINS = {
     "softmax": "the logit before the final softmax",
     "sigmoid": "the logit before the final sigmoid",
@@ -86,7 +86,7 @@ EXPLAINS = {
 
 
 def inspect_exposed(exposed: Exposed, agreement: Agreement | None = None) -> Inspection:
-    """What `expose` made of a model."""
+    """The report on a model that was exposed."""
     return Inspection(
         name=exposed.model.name,
         input_shape=exposed.input_shape,
@@ -109,7 +109,7 @@ def inspect_exposed(exposed: Exposed, agreement: Agreement | None = None) -> Ins
 
 
 def completeness_on(exposed: Exposed, images: np.ndarray) -> Completeness:
-    """Checks the law on preprocessed images float32 [N, H, W, C]."""
+    """Checks on preprocessed images, float32 [N, H, W, C], that the terms add up to the logit."""
     explanation = full_gradients(exposed, images, maps="signed", batch_size=min(8, max(1, len(images))))
     terms = np.abs(explanation.layer_terms).astype(np.float64)
     whole = (terms.sum(axis=1) + np.abs(explanation.input_term))[:, None]

@@ -1,4 +1,4 @@
-"""Labels that do not fit the predictions: what a run says of them when it has ended."""
+"""Finds labels that do not fit the predictions, for the warnings at the end of a run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from transforms.statistics import Digest
 from transforms.unit import LabelCounts, Receipt
 
-# With fewer labelled images nothing is said, or nothing but that all are wrong: too much of it would be chance.
+# With fewer labelled images than _FEW there is no warning. With fewer than _ENOUGH, only if all are wrong.
 _FEW = 4
 _ENOUGH = 10
 
 
 def label_doubts(receipts: Iterable[Receipt], digests: Sequence[Digest]) -> list[str]:
-    """What looks wrong with the labels, one sentence each; at most one, as one cause explains the others.
+    """What looks wrong with the labels: one sentence or none, because one cause explains all symptoms.
 
     Args:
       receipts: of the whole output; those of earlier versions have no counts and are left out.
@@ -30,7 +30,7 @@ def label_doubts(receipts: Iterable[Receipt], digests: Sequence[Digest]) -> list
 
 
 def _beyond(total: LabelCounts, zeros: int) -> str | None:
-    """Labels equal to the number of classes, where the others are mostly wrong too."""
+    """Some labels equal the number of classes, and most others are wrong too."""
     if not total.beyond or total.labelled < 2 * total.correct:
         return None
     what = (
@@ -42,7 +42,7 @@ def _beyond(total: LabelCounts, zeros: int) -> str | None:
 
 
 def _shifted(total: LabelCounts, zeros: int) -> str | None:
-    """Labels that are mostly the class next to the prediction; of two classes, that would say nothing."""
+    """Most labels are the class next to the prediction. With two classes, that means nothing."""
     if total.labelled < _FEW or total.classes < 3:
         return None
     if not zeros and 2 * total.one_above > total.labelled:
@@ -59,7 +59,7 @@ def _shifted(total: LabelCounts, zeros: int) -> str | None:
 
 
 def _at_chance(total: LabelCounts, classes: int) -> str | None:
-    """An accuracy of 0, or not above that of guessing by more than a standard deviation."""
+    """The accuracy is 0, or at most a standard deviation above that of guessing."""
     labelled, chance = total.labelled, 1 / classes
     spread = math.sqrt(labelled * chance * (1 - chance))
     if labelled < _FEW or total.correct > (labelled * chance + spread if labelled >= _ENOUGH else 0):

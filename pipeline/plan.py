@@ -1,4 +1,4 @@
-"""From shards to units of work: what is still to be explained, cut into ranges that are committed as one."""
+"""Plans units of work: cuts what is still to be explained into ranges of a shard, each committed as one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from transforms.sources import Source
 from transforms.unit import Receipt, Shard, Unit
 
-# The largest unit of `images_per_unit: auto`: long enough that its fixed cost is nothing, short enough that little is
-# lost with a worker and that one large shard keeps many of them busy.
+# The largest unit of `images_per_unit: auto`. Its fixed cost is small beside its work, little is lost with a worker,
+# and one large shard keeps many workers busy.
 AUTO_IMAGES = 2_048
 
 _COUNTED_TOGETHER = 1_024
@@ -19,7 +19,7 @@ Range = tuple[int, float]  # [start, stop), stop may be infinite
 
 
 class ChangedShard(ValueError):
-    """A shard is not what it was when a part of it was explained."""
+    """A shard changed after a part of it was explained."""
 
 
 def plan_units(
@@ -32,8 +32,8 @@ def plan_units(
 ) -> list[Unit]:
     """The units that have no receipt yet, in the order of the shards.
 
-    What receipts cover is left out, however it was cut then, so that a run may go on with other units or a larger
-    limit.
+    Ranges that receipts cover are left out, however they were cut then. So a run may continue with other units or a
+    larger limit.
 
     Args:
       shards: in the order in which `limit` counts their images.
@@ -70,7 +70,7 @@ def plan_units(
     units: list[Unit] = []
     left = math.inf if limit is None else limit
     with ThreadPoolExecutor(16) as pool:
-        # So many at a time: one that waits to be counted takes more memory than its unit.
+        # In groups, because a shard that waits to be counted takes more memory than its unit.
         groups = (shards[i : i + _COUNTED_TOGETHER] for i in range(0, len(shards), _COUNTED_TOGETHER))
         counted = (pair for group in groups for pair in zip(group, pool.map(count_of, group), strict=True))
         for shard, count in counted:
@@ -86,7 +86,7 @@ def plan_units(
 
 
 def _check_overlaps(shards: Iterable[Shard], begun: Iterable[Shard]) -> None:
-    """Refuses folders whose images were explained by another folder's path, as they would count twice."""
+    """Refuses folders whose images were explained under another folder's path, because they would count twice."""
     before = {shard.path for shard in begun if shard.format == "folder"}
     new = {shard.path for shard in shards if shard.format == "folder"} - before
     if not before or not new:
@@ -101,19 +101,18 @@ def _check_overlaps(shards: Iterable[Shard], begun: Iterable[Shard]) -> None:
 
 
 def _one_above(path: str, folders: Collection[str]) -> str | None:
-    """The one of the folders that a path lies in; None where there is none."""
+    """The folder, of those given, that a path lies in; None if there is none."""
     parts = path.split("/")
     return next((up for i in range(1, len(parts)) if (up := "/".join(parts[:i])) in folders), None)
 
 
 def _counts_cheaply(shard: Shard) -> bool:
-    """Whether counting takes no more than a look: elsewhere than on a local disk it means to read all of a TFRecord or
-    tar, so that by itself such a shard stays one unit."""
+    """Whether counting is cheap. On other file systems than the local one, it means reading a whole TFRecord or tar."""
     return "://" not in shard.path or shard.format in ("parquet", "folder")
 
 
 def _gaps(wanted: Range, covered: Sequence[Range]) -> list[Range]:
-    """What of `wanted` is not covered."""
+    """The parts of `wanted` that are not covered."""
     gaps = []
     start, stop = wanted
     for low, high in sorted(covered):
@@ -126,14 +125,14 @@ def _gaps(wanted: Range, covered: Sequence[Range]) -> list[Range]:
 
 
 def _cut(shard: Shard, gap: Range, count: int | None, images_per_unit: int | None) -> list[Unit]:
-    """A range as units of even size; the last one of an open range stays open."""
+    """Cuts a range into units of even size. The last unit of an open range stays open."""
     start, stop = gap
     end = None if math.isinf(stop) else int(stop)
     if count is None:
         return [Unit(shard, start, end)]
     records = max(0, int(min(stop, count)) - start)
     if not records:
-        # An empty shard is a unit, which reports it; nothing behind the last record is none.
+        # An empty shard is a unit, which reports that it is empty. An empty rest of a shard is no unit.
         return [Unit(shard, 0, end, records=0)] if not start else []
     size = images_per_unit or math.ceil(records / math.ceil(records / AUTO_IMAGES))
     starts = list(range(start, start + records, size))

@@ -1,4 +1,4 @@
-"""How far a run is, read from what it has committed: works in the launcher as in any other process."""
+"""Tells how far a run is from the files that it has committed. Works in the launcher and in any other process."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 from transforms.output import Output, list_files, read_bytes
 from transforms.unit import Receipt
 
-# A heartbeat older than this is of a worker that is gone.
+# A heartbeat older than this comes from a worker that is gone.
 _STALE_SECONDS = 120.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Progress:
-    """A moment of a run.
+    """How far a run is at one moment.
 
     Attributes:
       units, units_done: planned and committed.
-      images_expected: records of the planned units, None where some were not counted.
-      images, failed: committed, and those of units under way.
-      images_per_second: None before anything can be said.
-      active: units that said something lately.
+      images_expected: records of the planned units; None if some were not counted.
+      images, failed: of committed units and of units under way.
+      images_per_second: None as long as it is not known.
+      active: units with a recent heartbeat.
     """
 
     units: int
@@ -38,7 +38,7 @@ class Progress:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds to the end at the present speed, None where it cannot be said."""
+        """Seconds to the end at the present speed; None if they are not known."""
         if self.images_expected is None or not self.images_per_second:
             return None
         return max(0, self.images_expected - self.images - self.failed) / self.images_per_second
@@ -46,7 +46,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Heartbeat:
-    """What a unit under way last said; times in seconds since the epoch."""
+    """The last heartbeat of a unit under way; times in seconds since the epoch."""
 
     images: int
     failed: int
@@ -55,11 +55,11 @@ class _Heartbeat:
 
 
 class Tracker:
-    """Follows an output folder. Each receipt is read once.
+    """Follows an output folder. Reads each receipt once.
 
     Args:
       output: the folder.
-      units, images_expected: what was planned, as in `run.json`.
+      units, images_expected: of the plan, as in `run.json`.
     """
 
     def __init__(self, output: Output, units: int, images_expected: int | None):
@@ -70,14 +70,14 @@ class Tracker:
 
     @property
     def receipts(self) -> list[Receipt]:
-        """Those read so far."""
+        """The receipts that were read so far."""
         return list(self._receipts.values())
 
     def poll(self, run: str | None = None) -> Progress:
-        """Looks again.
+        """Reads what is new and returns the progress.
 
         Args:
-          run: the run whose speed is wanted; None for that of the latest receipt.
+          run: the run whose speed is returned; None for the run of the latest receipt.
         """
         new = [path for path in list_files(self._output.file("receipts", "*.json")) if path not in self._receipts]
         with ThreadPoolExecutor(16) as pool:
@@ -102,7 +102,7 @@ class Tracker:
         )
 
     def _heartbeats(self, done: Set[str]) -> Iterator[_Heartbeat]:
-        """What units under way last said; one that is done may have left one behind in an attempt that was lost."""
+        """The heartbeats of units under way. Those of `done` units are left over from lost attempts and are skipped."""
         for path in list_files(self._output.file("tmp", "*.progress")):
             if posixpath.basename(path).removesuffix(".progress") in done or (text := read_bytes(path)) is None:
                 continue

@@ -14,21 +14,21 @@ from pipeline.label_doubts import label_doubts
 from transforms.statistics import DATASET, FIGURES, SUSPICIOUS, Digest, z_score
 from transforms.unit import Receipt
 
-# A class's border or corner mass is worth a look from here on, in standard deviations of the other classes' means.
+# A class is notable if its border or corner mass lies this many standard deviations above the other classes' means.
 NOTABLE_Z = 3.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Notable:
-    """A class whose maps lie at the border or in a corner unlike the other classes'.
+    """A class whose maps hold unusually much of their mass at the border or in a corner.
 
     Attributes:
       class_index, class_name: the class.
       figure: `border_mass` or `corner_mass`.
-      mean: the class's mean of it.
+      mean: the mean of the figure over the class.
       others: the mean of the other classes' means.
-      z: how many of their standard deviations lie between.
-      images: how many maps that rests on.
+      z: the difference of the two in standard deviations of the other classes' means.
+      images: the number of maps of the class.
     """
 
     class_index: int
@@ -50,21 +50,21 @@ class Notable:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Summary:
-    """What `summary.json` holds.
+    """The content of `summary.json`.
 
     Attributes:
       run: the run that wrote it.
-      units, units_computed: all units of the output, and those that this run computed.
+      units, units_computed: the number of units of the output, and of those that this run computed.
       images, rows, failed: of all units; `failures` counts by kind of error.
       failed_fraction: failed over images and failed.
-      seconds, images_per_second: of this run, from the start of its first unit to the end of its last; None where it
+      seconds, images_per_second: of this run, from the start of its first unit to the end of its last; None if it
         computed none.
-      labelled, correct, accuracy: images with a label, those predicted as labelled, and their ratio.
-      completeness: p50, p95 and p99 of the completeness error, and its largest; None without images, and for methods
-        that do not decompose the logit.
+      labelled, correct, accuracy: images with a label, those whose label is predicted, and the ratio of the two.
+      completeness: p50, p95, p99 and max of the completeness error; None without images, and for methods that do not
+        decompose the logit.
       notable: the classes that stand out, largest z first.
-      repeated_ids: images whose id another image has too; estimated where there are more than 131,072 ids, and None in
-        summaries of earlier versions.
+      repeated_ids: images that share their id with another image; an estimate if there are more than 131,072 ids, and
+        None in summaries of earlier versions.
       warnings: what looks wrong with the data, one sentence each.
     """
 
@@ -101,7 +101,7 @@ def summarize(
     class_names: Sequence[str] | None,
     repeated_ids: int | None = None,
 ) -> Summary:
-    """The summary of an output of which `receipts` are all there is."""
+    """The summary of an output that consists of `receipts`."""
     computed = [receipt for receipt in receipts if receipt.run == run]
     images, failed = sum(r.images for r in receipts), sum(r.failed for r in receipts)
     seconds = max(r.ended for r in computed) - min(r.started for r in computed) if computed else None

@@ -12,7 +12,7 @@ import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.config import Config, load_config, schema_keys
-from pipeline.problems import is_leaf
+from pipeline.config.problems import is_leaf
 from pipeline.run import prepare
 from tests.samples import configuration, encoded_images
 from tests.shards import write_tfrecord

@@ -125,7 +125,7 @@ def _imports(path: pathlib.Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute here"
             assert node.module
-            # `from transforms.fullgrad import autodiff` may import a module as well as a name.
+            # `from transforms.fullgrad.tensorflow import autodiff` may import a module as well as a name.
             found.update(
                 f"{node.module}.{alias.name}" if _is_module(f"{node.module}.{alias.name}") else node.module
                 for alias in node.names

@@ -19,6 +19,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.metrics import Metrics
 
+from fullgrad_beam import CheckedOnWorkers
 from transforms.clock import Clock
 from transforms.explainer import Explainer, MethodSettings, batch_size_of
 from transforms.fullgrad import Explanation
@@ -82,7 +83,7 @@ class _Batch:
         return cls([dataclasses.replace(each, pixels=None) for each in decoded], pixels)
 
 
-class ExplainUnits(beam.DoFn):
+class ExplainUnits(CheckedOnWorkers, beam.DoFn):
     """Explains units. Yields their receipts, and in the output `BLOCKS` (block of classes, unit) for each of their
     blocks.
 

@@ -230,7 +230,7 @@ def test_keys_are_set_from_the_command_line(config: pathlib.Path, capsys: pytest
 
 
 def test_options_after_the_dashes_reach_beam(config: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pipeline.run as run_module
+    import pipeline.engines.jobs as run_module
 
     seen: list[dict[str, Any]] = []
 

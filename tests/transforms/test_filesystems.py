@@ -12,7 +12,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
 from transforms.filesystems import UnusableFileSystem, check_file_system, use_options
-from transforms.parts import Output
+from transforms.output import Output
 
 
 @pytest.fixture(autouse=True)

@@ -221,7 +221,7 @@ def load_once(spec: ModelSpec) -> LoadedModel:
 
 def _batches_at_once() -> int:
     """How many batches to compute at once: one a core where TensorFlow can give each batch one thread, else one."""
-    from transforms.fullgrad import autodiff
+    from transforms.fullgrad.tensorflow import autodiff
 
     if os.environ.get("TF_NUM_INTRAOP_THREADS"):  # the user set TensorFlow's number of threads a batch
         return 1
@@ -298,7 +298,7 @@ def _preprocessing(spec: ModelSpec) -> Preprocessing:
 def _load(spec: ModelSpec) -> Any:
     import keras
 
-    from transforms.fullgrad import autodiff
+    from transforms.fullgrad.tensorflow import autodiff
 
     if keras.backend.backend() != "tensorflow":
         raise UnusableModel(

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 from typing import get_args
@@ -13,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config import Config, ConfigError, Targets, describe_keys, load_config, schema_keys
+from pipeline.config import Config, ConfigError, describe_keys, load_config, schema_keys
+from pipeline.config.reference import configuration_page, full_file
 from transforms.methods import METHODS
+from transforms.targets import Targets
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 LOCAL = ROOT / "configs" / "local.yaml"
 MINIMAL = "input: {shards: a.tfrecord}\nmodel: {path: m.keras}\noutput: {path: out}\n"
 
@@ -589,23 +592,48 @@ def test_every_key_says_what_would_be_right(refusal, key):
     assert f"`{key}` must be " in sentence
 
 
-def test_the_local_example_names_every_key_and_shows_the_defaults():
-    set_for_the_example = {
-        "input.shards",
-        "model.path",
-        "model.preprocess.resize.shape",
-        "model.preprocess.scale",
-        "output.path",
-    }
-    shown = yaml.safe_load(LOCAL.read_text())
-    config = load_config(LOCAL)
+def test_the_full_file_names_every_key_and_shows_the_defaults():
+    set_for_the_example = {"input.shards", "model.path", "output.path"}
+    # Keys of a section that has a value there are comments.
+    text = re.sub(r"^( +)# (divide|mean|std): ", r"\1\2: ", full_file(), flags=re.MULTILINE)
+    shown = yaml.safe_load(text.replace("scale: auto", "scale:"))
     defaults = Config.from_dict(
-        {"input": {"shards": "a"}, "model": {"path": "m"}, "output": {"path": "o"}},
+        {
+            "input": {"shards": "a"},
+            "model": {"path": "m", "preprocess": {"scale": {}}},
+            "output": {"path": "o"},
+        },
     ).to_dict()
     for key in leaves():
         value = at(key, shown)
         if not any(f"{key}.".startswith(f"{example}.") for example in set_for_the_example):
             assert value == at(key, defaults), key
+
+
+def test_the_full_file_is_a_configuration(written):
+    config = load_config(written(full_file()))
+    assert config.input.shards == ("data/*.tfrecord",)
+    minimal = {"input": {"shards": "data/*.tfrecord"}, "model": {"path": "model.keras"}, "output": {"path": "out/run"}}
+    assert config == Config.from_dict(minimal)
+
+
+def test_the_page_is_made_from_the_schema():
+    assert (ROOT / "docs" / "configuration.md").read_text() == configuration_page(), (
+        "make it again: python -m pipeline.config > docs/configuration.md"
+    )
+
+
+def test_the_page_has_every_key_with_its_description():
+    page = configuration_page()
+    for key, field in schema_keys().items():
+        words = re.sub(r"\\(.)", r"\1", page)
+        assert f"`{key}`" in page
+        assert field.description in words
+
+
+def test_the_local_example_sets_what_it_needs():
+    shown = yaml.safe_load(LOCAL.read_text())
+    config = load_config(LOCAL)
     assert config.input.shards == ("data/cifar10_test.tfrecord-*",)
     assert config.model.path == "resnet20_cifar10.keras"
     assert config.model.preprocess.resize.shape == (32, 32)
@@ -615,6 +643,7 @@ def test_the_local_example_names_every_key_and_shows_the_defaults():
         "std": [0.229, 0.224, 0.225],
     }
     assert config.output.path == "out/cifar10"
+    assert config == Config.from_dict(shown)
 
 
 def test_every_line_of_the_local_example_that_differs_from_the_default_says_so():

@@ -1,4 +1,4 @@
-"""Reads settings as YAML, from a file and from the command line's `--set`, and remembers where each one stands."""
+"""Reads YAML from a file and from `--set`, and remembers where each key stands."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from pipeline.problems import ConfigError, shortened, show, within
+from pipeline.config.problems import ConfigError, shortened, show, within
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Override:
-    """A `KEY=VALUE` from the command line, its value parsed."""
+    """A `KEY=VALUE` from the command line, with its value parsed."""
 
     text: str
     key: str
@@ -24,14 +24,14 @@ class Override:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """Where values came from, so that a sentence can name it."""
+    """Where values come from, for error messages."""
 
     name: str
     lines: Mapping[str, int] = dataclasses.field(default_factory=dict)
     overrides: Sequence[Override] = ()
 
     def of(self, *keys: str) -> str:
-        """The place of the first of the keys that has one; the command line goes before the file."""
+        """The place of the first key that has one. The command line wins over the file."""
         for override in reversed(self.overrides):
             if any(within(key, override.key) or (within(override.key, key) and key not in self.lines) for key in keys):
                 return f"{self.name} with --set {shortened(override.text)}"
@@ -42,7 +42,7 @@ class Source:
 
 
 def read_yaml(path: str) -> tuple[Any, dict[str, int]]:
-    """The file's content, None where it is empty, and the line of each key by its dotted name.
+    """The file's content, None if it is empty, and the line of each key by its dotted name.
 
     Raises:
       ConfigError: if the file cannot be read or is not YAML.
@@ -67,18 +67,18 @@ def read_yaml(path: str) -> tuple[Any, dict[str, int]]:
 
 
 def parse_override(text: str, mappings: Container[str] = frozenset()) -> Override:
-    """Reads a `KEY=VALUE`. The value is all that stands behind the first `=`, without the spaces around it.
+    """Reads a `KEY=VALUE`. The value is everything after the first `=`, without the spaces around it.
 
-    What begins with a bracket, a brace or a quote is YAML, and so is a mapping for a key that takes one, or a list with
-    an entry a line. Anything else is a number, a switch or null where it is written as YAML writes these, or text.
-    A `#` never begins a comment.
+    A value is YAML if it begins with a bracket, a brace or a quote, if its key takes a mapping, or if it has several
+    lines. Any other value is a number, a switch or null if YAML reads it so, and text otherwise. A `#` never begins a
+    comment.
 
     Args:
       text: as on the command line.
-      mappings: the keys that take a mapping, so that `a: b` is one there and text elsewhere.
+      mappings: the keys that take a mapping. For them `a: b` is a mapping, for others it is text.
 
     Raises:
-      ConfigError: if it is not that.
+      ConfigError: the text is not `KEY=VALUE`, or its value is not YAML though it begins like YAML.
     """
     key, equals, right = text.partition("=")
     key, right = key.strip(), right.strip()
@@ -87,7 +87,7 @@ def parse_override(text: str, mappings: Container[str] = frozenset()) -> Overrid
     is_yaml = right.startswith(("[", "{", '"', "'"))
     if not is_yaml and key not in mappings and "\n" not in right:
         return Override(text, key, _plain_value(right))
-    # YAML would drop what follows a #. In its place stands a character that is not in the text and means nothing.
+    # YAML would drop everything after a #, so a character that means nothing and is not in the text replaces it.
     stand_in = next(character for character in map(chr, range(0xE000, 0xF8FF)) if character not in right)
     try:
         value = _replaced(_parse_yaml(right.replace("#", stand_in))[0], stand_in, "#")
@@ -104,7 +104,7 @@ def parse_override(text: str, mappings: Container[str] = frozenset()) -> Overrid
 
 
 def _plain_value(text: str) -> Any:
-    """The number, switch or null that a text is in YAML; otherwise the text."""
+    """The number, switch or null that YAML reads from a text, or the text itself."""
     loader = _Loader("")
     try:
         tag = loader.resolve(yaml.ScalarNode, text, (True, False))
@@ -127,10 +127,10 @@ def _replaced(value: Any, old: str, new: str) -> Any:
 
 
 def apply_override(override: Override, value: dict[str, Any]) -> None:
-    """Sets the override's key in place; a section that is not there is made.
+    """Sets the override's key in place, and makes the sections above it that are missing.
 
     Raises:
-      ConfigError: if a key above it has a value that is no section.
+      ConfigError: a key above it has a value that is not a section.
     """
     *sections, name = override.key.split(".")
     for depth, section in enumerate(sections, 1):
@@ -148,7 +148,7 @@ def apply_override(override: Override, value: dict[str, Any]) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, and a date, a time and a number with leading zeros are text."""
+    """A YAML loader that reads 1e-3 as a number, and dates, times and numbers with leading zeros as text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  PyYAML declares it for instances
         first: [
@@ -167,7 +167,7 @@ _Loader.add_implicit_resolver(
 
 
 def _parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
-    """A YAML document's value, and the line of each key by its dotted name. A key that stands twice is an error."""
+    """The value of a YAML document, and the line of each key by its dotted name. A key given twice is an error."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -181,7 +181,7 @@ def _parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
 
 
 def _note_keys(node: yaml.Node, prefix: str, lines: dict[str, int], above: frozenset[int]) -> None:
-    """Notes the line of each key in and below the node, and makes every key text, as `on` and `1` are not in YAML."""
+    """Notes the line of each key in and below the node. Turns keys into text, as YAML reads `on` and `1` otherwise."""
     if id(node) in above:
         mark = node.start_mark
         raise yaml.constructor.ConstructorError(None, None, "this value contains itself", mark)

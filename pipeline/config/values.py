@@ -1,6 +1,6 @@
-"""The types of the configuration's values: what is accepted under a key, and what it becomes.
+"""The types of the configuration's values: what a key accepts, and what it becomes.
 
-Where the type alone does not say what a user may write, `Values` does.
+`Values` says what a user may write if the type alone does not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
-from pipeline.problems import Values, refusal, show
+from pipeline.config.problems import Values, refusal, show
 from transforms.targets import Targets
 
 
@@ -28,13 +28,13 @@ def _switched(value: object) -> object:
 
 
 def _spelled(*names: str) -> BeforeValidator:
-    """Accepts the names in upper and lower case, and gives them their own spelling."""
+    """Accepts the names in upper and lower case and turns them into their usual spelling."""
     spellings = {name.lower(): name for name in names}
     return BeforeValidator(lambda value: spellings.get(value.lower(), value) if isinstance(value, str) else value)
 
 
 def _option_names(options: dict[str, Any]) -> dict[str, Any]:
-    """Checks the names, and leaves out what is null, so that `--set runner.options.x=null` undoes a file's x."""
+    """Checks the names and leaves out null values, so that `--set runner.options.x=null` undoes a file's x."""
     for name in options:
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             right = name.lstrip("-").replace("-", "_")
@@ -66,7 +66,7 @@ Paths = Annotated[
     Field(min_length=1),
     Values("a path, a pattern such as data/*.tfrecord, or a list of them"),
 ]
-# As in an import statement, and not a file's path.
+# The name in an import statement, not the path of a file.
 ModuleName = Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]
 Modules = Annotated[
     Annotated[tuple[ModuleName, ...], BeforeValidator(_listed)] | None,
@@ -90,7 +90,7 @@ TargetsSetting = Annotated[
 ]
 Runners = Literal["direct", "FlinkRunner", "SparkRunner", "DataflowRunner", "PrismRunner"]
 RunnerName = Annotated[Runners, _spelled(*get_args(Runners))]
-# Dataflow's form: what kind, how many, and options with or without a value.
+# The form that Dataflow takes: kind, count, and options with or without a value.
 _ACCELERATOR = r"type:[a-z][a-z0-9-]*;count:[1-9][0-9]*(;[a-z][a-z0-9_-]*(:[^;:\s]+)?)*"
 AcceleratorOrNull = Annotated[
     Annotated[str, Field(pattern=f"^{_ACCELERATOR}$")] | None,

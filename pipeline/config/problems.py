@@ -1,7 +1,7 @@
-"""What is wrong with a configuration, put into sentences: the key, what it must be, and what was probably meant.
+"""Puts what is wrong with a configuration into sentences: the key, what it must be, and what was probably meant.
 
-A schema is given as its pydantic class: a class is a section, a field is a key. `Values` says what a key takes where
-its type alone does not.
+The schema is a pydantic class: a class is a section, a field is a key. `Values` says what a key takes if its type alone
+does not.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Values:
-    """Says in an error message what a key takes.
+    """What a key takes, for error messages.
 
     Attributes:
-      text: what would be right, to be read after "must be".
-      choices: the words among it, of which the nearest is suggested.
-      items: the same as text for one entry, where the value is a mapping with free keys.
+      text: what would be right; it follows "must be" in a sentence.
+      choices: the words that are accepted; the nearest one is suggested.
+      items: what one entry must be, if the value is a mapping with free keys.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Values:
 
 
 def refusal(sentence: str, *keys: str) -> PydanticCustomError:
-    """What a validator raises whose sentence is complete; the keys are those that it is about."""
+    """An error for a validator to raise, with a complete sentence and the keys that it is about."""
     return PydanticCustomError("refusal", "{sentence}", {"sentence": sentence, "keys": keys or ("",)})
 
 
@@ -46,9 +46,8 @@ class Problem:
     """A sentence about one or more keys.
 
     Attributes:
-      unknown: it is about a key that does not exist; `meant` is the one that the user probably meant, where that is
-        known.
-      from_absence: it goes away where its first key is the one meant by an unknown key.
+      unknown: the sentence is about a key that does not exist; `meant` is the key that the user probably meant, or "".
+      from_absence: the problem is dropped if an unknown key was probably meant as its first key.
     """
 
     sentence: str
@@ -59,7 +58,7 @@ class Problem:
 
 
 def problems_of(error: ValidationError, value: Mapping[str, Any], schema: type[BaseModel]) -> list[Problem]:
-    """One problem for each key that has any, unknown keys first: what else is wrong is often their consequence."""
+    """One problem a key, unknown keys first, as the others often follow from them."""
     by_key: dict[tuple[str, ...], Problem] = {}
     for detail in error.errors(include_url=False):
         problem = _problem(detail, value, schema)
@@ -100,10 +99,10 @@ def _problem(detail: ErrorDetails, value: Mapping[str, Any], schema: type[BaseMo
 def _located(
     location: Sequence[int | str], value: Mapping[str, Any], schema: type[BaseModel]
 ) -> tuple[list[str], FieldInfo | None]:
-    """The key, name by name, and the field that an error's location is about.
+    """The names of the key that an error's location is about, and its field.
 
-    Beyond keys, a location holds positions in a list, names of a union's members, and the entries of a mapping; only of
-    the last is the name kept.
+    A location also holds positions in a list, names of a union's members, and entries of a mapping. Of these, only the
+    name of an entry is kept.
     """
     section: type[BaseModel] | None = schema
     field: FieldInfo | None = None
@@ -146,11 +145,11 @@ def _unknown_key(section: str, name: str, schema: type[BaseModel]) -> Problem:
     return Problem(f"unknown key `{key}`; {place} are {enumerated(siblings)}", (key,), unknown=True)
 
 
-# The schema, asked about its keys.
+# Questions to the schema about its keys.
 
 
 def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every key, sections among them, by its dotted name, in the order in which a file has them."""
+    """Every key and section by its dotted name, in the order of the file."""
     for name, field in section.model_fields.items():
         yield prefix + name, field
         inner = _section_in(field.annotation)
@@ -159,14 +158,14 @@ def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a value of this type is or may be."""
+    """The section that a value of this type is or may be; None if it cannot be one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 def is_leaf(field: FieldInfo) -> bool:
-    """Whether a key takes a value that is not (or not only) a section."""
+    """Whether a key takes a value other than a section, perhaps besides one."""
     return _section_in(field.annotation) is not field.annotation
 
 
@@ -176,7 +175,7 @@ def takes_mapping(field: FieldInfo) -> bool:
 
 
 def _values_of(field: FieldInfo) -> Values:
-    """What a key takes, from its `Values` or else from its type."""
+    """What a key takes, from its `Values`, or from its type if it has none."""
     for each in field.metadata:
         if isinstance(each, Values):
             return each
@@ -189,12 +188,12 @@ def _values_of(field: FieldInfo) -> Values:
 
 
 def within(key: str, section: str) -> bool:
-    """Whether a dotted key is the section or below it."""
+    """Whether a dotted key is the section or lies below it."""
     return f"{key}.".startswith(f"{section}.")
 
 
 def _at(names: Sequence[str], value: Any) -> Any:
-    """The value that is found by following the names, None where there is none."""
+    """The value below the names, one inside the other; None if there is none."""
     for name in names:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
@@ -210,13 +209,13 @@ def _nearest(word: str, words: Sequence[str], cutoff: float = 0.6) -> str | None
 
 
 def enumerated(words: Any, conjunction: str = "and") -> str:
-    """The words as a list in a sentence: one, two and three."""
+    """The words as a list in a sentence, such as: one, two and three."""
     *first, last = words
     return f"{', '.join(first)} {conjunction} {last}" if first else str(last)
 
 
 def show(value: object) -> str:
-    """A value as it may be written in YAML, on one line and not too long."""
+    """A value as YAML may have it, on one line of at most 120 characters."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (TypeError, ValueError, RecursionError):  # keys that are no text, or a value that contains itself
@@ -225,6 +224,6 @@ def show(value: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """Text on one line and not too long."""
+    """The text on one line of at most 120 characters."""
     text = " ".join(text.split())
     return text if len(text) <= 120 else f"{text[:119]}…"

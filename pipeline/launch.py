@@ -1,0 +1,118 @@
+"""Launches a planned run, waits for its end, and reads the summary that it wrote."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.engines.jobs import JobFailed, new_pipeline, run_to_its_end
+from pipeline.engines.options import UnusableEngine, check_reachable, job_name
+from pipeline.graph import build
+from pipeline.identity import identity_of
+from pipeline.inspection import inspect_exposed
+from pipeline.preparation import CannotRun, Plan
+from pipeline.summary import Summary
+from transforms.filesystems import SECRETS, STORE_ERRORS
+from transforms.output import SCHEMA_VERSION, Output
+
+
+class RunFailed(RuntimeError):
+    """The runner gave up; one sentence that says why, and that the same command goes on."""
+
+
+def check_engine(plan: Plan) -> None:
+    """Refuses an engine that would not get the job.
+
+    Raises:
+      CannotRun: there is no Java to start Beam's job server with, or no Flink cluster where one is said to be.
+    """
+    try:
+        check_reachable(plan.config.runner, plan.beam_flags)
+    except UnusableEngine as error:
+        raise CannotRun(str(error)) from error
+
+
+def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summary:
+    """Runs a plan to its end and returns the summary that it wrote.
+
+    Args:
+      plan: from `prepare`.
+      on_start: called when the output folder has been made.
+
+    Raises:
+      CannotRun: the output cannot be written, or the engine would not get the job.
+      RunFailed: the runner gave up, or somebody else cancelled the job.
+    """
+    runner, output = plan.config.runner, plan.settings.output
+    check_engine(plan)
+    try:
+        output.create()
+        output.clear_temporary()
+        output.write_json(output.file("run.json"), json.dumps(_run_json(plan), indent=1))
+    except STORE_ERRORS as error:
+        raise CannotRun(f"output.path: {output.path} cannot be written; give a folder that can ({error})") from error
+    on_start()
+    pipeline = new_pipeline(runner, plan.beam_flags)
+    units = [*(receipt.unit for receipt in plan.receipts), *plan.units]
+    build(pipeline, units, plan.settings, runner.accelerator)
+    try:
+        run_to_its_end(pipeline, runner, plan.beam_flags)
+    except JobFailed as error:
+        raise RunFailed(
+            f"{runner.name} did not run the job to its end: {error}; what was committed until then stays, and the same "
+            "command goes on with what is missing"
+        ) from error
+    output.clear_temporary()
+    return read_summary(output)
+
+
+def read_summary(output: Output) -> Summary:
+    """The summary of the last run into an output.
+
+    Raises:
+      CannotRun: no run into it has ended yet.
+    """
+    summary = output.read_json("summary.json")
+    if summary is None:
+        raise CannotRun(f"{output.path} has no summary.json: no run into it has ended yet")
+    return Summary.from_dict(summary)
+
+
+def _run_json(plan: Plan) -> dict[str, Any]:
+    """The content of run.json."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": plan.settings.run,
+        "job": job_name(plan.beam_flags),
+        "started": time.time(),
+        "startup": dict(plan.startup),
+        "fingerprint": plan.settings.output.fingerprint,
+        "identity": identity_of(plan.config, plan.settings.model),
+        "configuration": _without_secrets(plan.config.to_dict()),
+        "plan": {
+            "units": len(plan.units) + len(plan.receipts),
+            "units_to_do": len(plan.units),
+            "images": plan.images_expected,
+            "left_out": plan.left_out,
+            "fields": plan.fields,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                name: importlib.metadata.version(name)
+                for name in ("apache-beam", "keras", "numpy", "pillow", "pyarrow", "tensorflow")
+            },
+        },
+        "model": inspect_exposed(plan.model.exposed, plan.agreement).to_dict(),
+    }
+
+
+def _without_secrets(configuration: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without the values of options that are keys to a store, as everybody may read run.json."""
+    options = configuration["runner"]["options"]
+    shown = {name: "(not shown)" if name in SECRETS else value for name, value in options.items()}
+    return {**configuration, "runner": {**configuration["runner"], "options": shown}}
