@@ -16,23 +16,20 @@ random weights, and nothing is downloaded.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import io
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks.tables import Report, with_range
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"
@@ -302,31 +299,6 @@ def _save(case: Case, path: pathlib.Path) -> None:
 # ---- tables
 
 
-@dataclasses.dataclass(slots=True)
-class Report:
-    """Prints tables, and gathers their rows for a CSV file: table, row, column, value."""
-
-    console: Console = dataclasses.field(default_factory=lambda: Console(width=None if sys.stdout.isatty() else 140))
-    values: list[tuple[str, str, str, str]] = dataclasses.field(default_factory=list)
-
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        table = Table(*columns, title=title, title_justify="left")
-        for row in rows:
-            table.add_row(*row)
-            self.values.extend((title, row[0], column, cell) for column, cell in zip(columns[1:], row[1:], strict=True))
-        self.console.print(table)
-
-    def write(self, path: str) -> None:
-        with open(path, "w", newline="") as sink:
-            csv.writer(sink).writerows([("table", "row", "column", "value"), *self.values])
-
-
-def _range(values: Sequence[float], form: str = ".1f") -> str:
-    """The median, and from where to where."""
-    median = f"{statistics.median(values):{form}}"
-    return median if len(values) == 1 else f"{median} ({min(values):{form}} to {max(values):{form}})"
-
-
 def compare(cases: Sequence[Case], data: pathlib.Path, rounds: int, batch_size: int | None, report: Report) -> None:
     """Whole runs against FullGrad alone, in turn, since a noisy machine is noisy for both."""
     runs: dict[str, list[Run]] = {}
@@ -355,11 +327,11 @@ def compare(cases: Sequence[Case], data: pathlib.Path, rounds: int, batch_size: 
                 name,
                 f"{each[0].images:,}",
                 str(each[0].batch_size),
-                _range([run.sustained for run in each]),
-                _range([speed for speed, _ in alone[name]]),
-                _range([run.sustained / speed for run, (speed, _) in zip(each, alone[name], strict=True)], ".2f"),
-                _range([run.peak_mib for run in each], ".0f"),
-                _range([run.seconds for run in each]),
+                with_range([run.sustained for run in each]),
+                with_range([speed for speed, _ in alone[name]]),
+                with_range([run.sustained / speed for run, (speed, _) in zip(each, alone[name], strict=True)], ".2f"),
+                with_range([run.peak_mib for run in each], ".0f"),
+                with_range([run.seconds for run in each]),
             )
             for name, each in runs.items()
         ],
@@ -369,7 +341,7 @@ def compare(cases: Sequence[Case], data: pathlib.Path, rounds: int, batch_size: 
         "of the unit, the others processor time of threads that work meanwhile",
         ("model", *STAGES),
         [
-            (name, *(_range([100 * run.shares[stage] for run in each], ".1f") for stage in STAGES))
+            (name, *(with_range([100 * run.shares[stage] for run in each], ".1f") for stage in STAGES))
             for name, each in runs.items()
         ],
     )
@@ -380,8 +352,8 @@ def compare(cases: Sequence[Case], data: pathlib.Path, rounds: int, batch_size: 
         [
             (
                 name,
-                *(_range([run.startup[step] for run in each]) for step in each[0].startup),
-                _range([first for _, first in alone[name]]),
+                *(with_range([run.startup[step] for run in each]) for step in each[0].startup),
+                with_range([first for _, first in alone[name]]),
             )
             for name, each in runs.items()
         ],
