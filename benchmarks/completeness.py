@@ -1,8 +1,8 @@
-"""How nearly the decomposition adds up, for every family of keras.applications at its full size.
+"""The completeness error of every family in keras.applications, at its full size.
 
     python -m benchmarks.completeness [--families ResNet50 …] [--csv FILE]
 
-Weights are drawn as in the tests; nothing is downloaded.
+Weights are random, as in the tests. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def measure(name: str) -> tuple[str, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES), metavar="NAME")
-    parser.add_argument("--csv", metavar="FILE", help="write the table there too")
+    parser.add_argument("--csv", metavar="FILE", help="also write the table to this file")
     arguments = parser.parse_args()
     rows = []
     table = Table(*COLUMNS)

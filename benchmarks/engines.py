@@ -1,4 +1,4 @@
-"""What it costs to run on another engine: the same configuration on Beam's runners, in turn, on this machine.
+"""The cost of running on another engine: the same configuration on each of Beam's runners in turn, on this machine.
 
     python -m benchmarks.engines [--only NAME …] [--rounds 2] [--csv FILE]
 
@@ -45,14 +45,14 @@ class Run:
     """One run.
 
     Attributes:
-      variant: what is run, as the table calls it.
-      round: which time, from 0.
-      seconds: of the whole command.
-      until_first: seconds of it until the first unit starts.
-      rate: images/s, first unit's start to last commit.
-      sustained: images/s, first commit to last.
-      workers: how many processes explained.
-      idle: seconds of units in which nothing was computed.
+      variant: the name in the table.
+      round: the number of the round, from 0.
+      seconds: the whole command.
+      until_first: seconds until the first unit starts.
+      rate: images/s from the start of the first unit to the last commit.
+      sustained: images/s from the first commit to the last.
+      workers: how many processes explained images.
+      idle: seconds of the units in which no batch was explained.
     """
 
     variant: str
@@ -66,7 +66,7 @@ class Run:
 
 
 def one_run(config: Mapping[str, Any], variant: str, turn: int, folder: pathlib.Path) -> Run:
-    """Runs the command line on a configuration; the output is made in `folder`."""
+    """Runs the command line on a configuration, with the output in `folder`."""
     began, (seconds, _) = time.time(), run_command(config, folder)
     receipts = [json.loads(each.read_text()) for each in (folder / "out" / "receipts").iterdir()]
     receipts.sort(key=lambda receipt: receipt["ended"])
@@ -104,7 +104,7 @@ def _flink_with_beam(folder: pathlib.Path) -> Iterator[Runner]:
         yield {**runner, "options": {**runner["options"], "environment_cache_millis": 60_000}}
 
 
-# What is compared: how the table calls it, and what starts it in a folder and gives the section `runner` for it.
+# The variants: the name in the table, and a context that starts the servers in a folder and gives the section `runner`.
 VARIANTS: dict[str, Callable[[pathlib.Path], contextlib.AbstractContextManager[Runner]]] = {
     "direct": lambda _: contextlib.nullcontext({"name": "direct"}),
     "direct, two processes": lambda folder: _engine(ENGINES["processes"], folder),
@@ -118,7 +118,7 @@ VARIANTS: dict[str, Callable[[pathlib.Path], contextlib.AbstractContextManager[R
 
 @contextlib.contextmanager
 def started(variant: str, folder: pathlib.Path) -> Iterator[Runner | None]:
-    """Starts what a variant needs, for as long as the block lasts; gives its runner, None where it cannot be had."""
+    """Starts what a variant needs while the block lasts. Gives its runner, or None if a server is not available."""
     folder.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
         try:
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--copies", metavar="N", type=int, default=4, help="how often each shard is explained (4)")
     parser.add_argument("--rounds", metavar="N", type=int, default=2, help="how often each is run (2)")
-    parser.add_argument("--csv", metavar="FILE", help="write the runs there as well")
+    parser.add_argument("--csv", metavar="FILE", help="also write the runs to this file")
     arguments = parser.parse_args(argv)
     runs: list[Run] = []
     with tempfile.TemporaryDirectory() as name:
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for turn in range(arguments.rounds):
             for variant in arguments.only:
                 own = folder / f"{list(VARIANTS).index(variant)}-{turn}"
-                # One at a time, as servers that wait take memory and some of the processor.
+                # One at a time: servers that wait take memory and some processor time.
                 with started(variant, own / "servers") as runner:
                     if runner is None:
                         continue
@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _copies(shards: Sequence[str], copies: int, folder: pathlib.Path) -> list[str]:
-    """Links to the shards, so many to each."""
+    """Links to the shards, `copies` to each."""
     links = [folder / f"{copy}-{pathlib.Path(shard).name}" for copy in range(copies) for shard in shards]
     for i, link in enumerate(links):
         link.symlink_to(pathlib.Path(shards[i % len(shards)]).resolve())

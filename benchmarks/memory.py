@@ -1,9 +1,9 @@
-"""Measures the peak memory of whole runs over more and more of the same shards: it should not grow with the dataset.
+"""Measures the peak memory of whole runs on 1, 2, 4, … copies of the same shards. It should not grow with the dataset.
 
     python -m benchmarks.memory --config configs/demo.yaml [--copies 1 2 4] [--set KEY=VALUE] [--csv]
 
-Every run is a process of its own (`fullgrad run` on copies of the configuration's shards under other names, into an
-output that is deleted afterwards). The peak is the resident memory of its largest process, as the kernel counted it.
+Every run is a process of its own: `fullgrad run` on copies of the configuration's shards in other folders. Its output
+is deleted afterwards. The peak is the resident memory of the run's largest process, as the kernel counts it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Measured:
     """One run.
 
     Attributes:
-      copies: how many times the shards.
-      images: explained.
-      seconds: of the whole command, imports and statistics included.
+      copies: how many copies of the shards.
+      images: the number of explained images.
+      seconds: the whole command, including imports and statistics.
       images_per_second: from the start of the first unit to the end of the last.
       peak_mib: resident memory, MiB.
-      ratio: of the peak to the first run's.
+      ratio: the peak, divided by the peak of the first run.
     """
 
     copies: int
@@ -49,9 +49,11 @@ class Measured:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", metavar="CONFIG.yaml", required=True, help="what is run; its shards must be local")
     parser.add_argument(
-        "--copies", metavar="N", type=int, nargs="+", default=[1, 2, 4], help="how many times the shards (1 2 4)"
+        "--config", metavar="CONFIG.yaml", required=True, help="the configuration to run; its shards must be local"
+    )
+    parser.add_argument(
+        "--copies", metavar="N", type=int, nargs="+", default=[1, 2, 4], help="how many copies of the shards (1 2 4)"
     )
     parser.add_argument(
         "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="as in `fullgrad run`"
@@ -82,7 +84,7 @@ def _local(patterns: Iterable[str]) -> list[pathlib.Path]:
 
 
 def _copy(shards: Sequence[pathlib.Path], copies: int, folder: pathlib.Path) -> list[str]:
-    """So many of each shard, under the same name in different folders: hard links where the disk has them."""
+    """Copies of each shard, under the same name in different folders: hard links if the file system has them."""
     made = []
     for copy in range(copies):
         into = folder / f"{copy:03d}"
@@ -107,7 +109,7 @@ def _link(source: str | pathlib.Path, target: str | pathlib.Path) -> None:
 def _run(config: str, settings: Iterable[str], output: pathlib.Path) -> tuple[int, float, float, float]:
     """Images, images/s, seconds and peak MiB of one run.
 
-    This process stays small, since the kernel counts to a child's peak what its parent held when it was started.
+    This process stays small: the kernel counts the parent's memory at the start as part of the child's peak.
     """
     started = time.perf_counter()
     overrides = [word for setting in settings for word in ("--set", setting)]

@@ -1,24 +1,24 @@
-"""How fast FullGrad is: beside this project's own forward pass and input gradient, and beside PyTorch.
+"""The speed of FullGrad, compared with this project's own forward pass and input gradient, and with PyTorch.
 
     python -m benchmarks.method [--models ResNet50 …] [--rounds 7] [--batch 8] [--csv FILE] [--no-peers]
                                 [--side-by-side]
 
-Going back to the input takes the arithmetic of another forward pass, so half the forward rate is the limit of whatever
-needs a gradient. With the extra `peers` (`pip install '.[peers]'`) the same networks with the same weights run in
-PyTorch too: forward, the bare input gradient, and FullGrad as its authors define it, which resizes every channel of
-every layer to the image and then sums.
+A backward pass to the input takes as much arithmetic as a forward pass. So half the forward rate is the limit of
+everything that needs a gradient. With the extra `peers` (`pip install '.[peers]'`), the same networks with the same
+weights also run in PyTorch: forward, the bare input gradient, and FullGrad as its authors define it, which resizes
+every channel of every layer to the image and then sums.
 
-Everything runs in one process, in turn, round by round, and ratios are taken within a round. (TensorFlow is as fast
-there as in a process without PyTorch, and the other way round: neither's threads wait busily for longer than
-milliseconds.) Shown are medians over the rounds, and in brackets the least and the largest. Weights are drawn as in the
-tests; nothing is downloaded.
+Everything runs in one process, in turn, round by round. Ratios are taken within a round. (TensorFlow is as fast there
+as in a process without PyTorch, and PyTorch as fast as without TensorFlow: the threads of neither wait busily for
+longer than milliseconds.) The table shows medians over the rounds, with the least and the largest in brackets. Weights
+are random, as in the tests. Nothing is downloaded.
 
-All cores compute one batch; with --side-by-side each computes one of its own, as in runs of the pipeline, and PyTorch's
-likewise.
+All cores compute one batch. With --side-by-side, each core computes its own batch, as in runs of the pipeline, also in
+PyTorch.
 
-Run it on an idle machine. PyTorch's threads each do a fixed share of the work and then wait for one another, where
-TensorFlow's take whatever is left to do, so that other processes slow PyTorch down out of all proportion. What share of
-the cores they took meanwhile stands above each table.
+Run it on an idle machine. Each of PyTorch's threads does a fixed share of the work, and then they wait for one another.
+TensorFlow's threads take whatever work is left. So other processes slow PyTorch down much more. The share of the cores
+that other processes took is above each table.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from transforms.memory import usable_cores
 
 MODELS = ("ResNet50", "Xception", "MobileNetV2", "EfficientNetB0", "VGG16", "ResNet-20")
 WITH_AUTHORS = ("ResNet50", "MobileNetV2", "ResNet-20")
-SIZES = {"Xception": 299, "ResNet-20": 32}  # the others': 224
-BATCHES = {"ResNet-20": 128}  # the others': 8
+SIZES = {"Xception": 299, "ResNet-20": 32}  # all others: 224
+BATCHES = {"ResNet-20": 128}  # all others: 8
 
 FORWARD, GRADIENT, FULLGRAD = "forward", "gradient", "FullGrad"
 PEER_FORWARD, PEER_GRADIENT, AUTHORS = "PyTorch forward", "PyTorch gradient", "authors' FullGrad"
@@ -62,7 +62,7 @@ FORWARDS = {GRADIENT: FORWARD, FULLGRAD: FORWARD, PEER_GRADIENT: PEER_FORWARD, A
 
 
 def network(name: str, size: int, batch: int) -> tuple[keras.Model, np.ndarray]:
-    """A model with drawn weights, and images float32 [batch, size, size, 3] as it takes them.
+    """A model with random weights, and images float32 [batch, size, size, 3] for it.
 
     Args:
       name: `ResNet-20`, or a name in keras.applications.
@@ -112,7 +112,7 @@ def own_variants(exposed: Exposed, images: np.ndarray) -> list[Variant]:
     """This project's forward pass, input gradient and FullGrad of images [N, H, W, C], from and to NumPy arrays."""
     jit, count = prefers_jit(), len(images)
     targets = np.full(count, -1, np.int32)
-    folded = exposed.folded  # made here, as what is made inside a trace ends with it
+    folded = exposed.folded  # made here: what is made inside a trace is lost with the trace
     run = autodiff.compiled(lambda x: folded.run(x, lambda tensor: tensor)[0], jit=jit)
 
     def explained(options: Options) -> Callable[[], object]:
@@ -126,7 +126,7 @@ def own_variants(exposed: Exposed, images: np.ndarray) -> list[Variant]:
 
 
 def peer_variants(exposed: Exposed, images: np.ndarray, *, with_authors: bool) -> list[Variant]:
-    """The same in PyTorch, from and to its own tensors.
+    """The same for PyTorch, from and to its own tensors.
 
     Raises:
       peers.PeerError: the network cannot be translated, or the translation's logits are not the model's.
@@ -173,9 +173,9 @@ class Measured:
       size: height and width of the images, in pixels.
       batch: images a call.
       rate: images/s.
-      of_limit: the rate over half the forward rate of the same framework; None for forward passes.
-      fullgrad_over: this project's FullGrad's rate over this rate.
-      others: what share of the machine's cores other processes took meanwhile.
+      of_limit: the rate, divided by half the forward rate of the same framework; None for forward passes.
+      fullgrad_over: the rate of this project's FullGrad, divided by this rate.
+      others: the share of the machine's cores that other processes took during the measurement.
     """
 
     model: str
@@ -199,9 +199,9 @@ def measure(
     with_authors: bool,
     at_once: int = 1,
 ) -> list[Measured]:
-    """Measures all variants of one model in turn, in every round each for at least so many seconds.
+    """Measures all variants of one model in turn, in every round, each for at least `seconds`.
 
-    `at_once` is how many batches are computed side by side.
+    `at_once` is the number of batches that are computed side by side.
 
     Raises:
       peers.PeerError: as `peer_variants`.
@@ -213,13 +213,13 @@ def measure(
     if with_peers:
         variants += peer_variants(exposed, images, with_authors=with_authors)
     for variant in variants:
-        # Traces, compiles, and asks for memory; side by side, where each call has a graph of its own.
+        # This traces, compiles and allocates memory. Side by side, because then each call has its own graph.
         _rate(variant, 0.0, 1)
         _rate(variant, seconds, at_once)
     rates: dict[str, list[float]] = {variant.name: [] for variant in variants}
     of_others, started = _seconds_of_others(), time.perf_counter()
     for each in range(rounds):
-        # There and back, so that none always follows the same other one.
+        # Forwards, then backwards, so that no variant always follows the same other one.
         for variant in variants if each % 2 == 0 else reversed(variants):
             rates[variant.name].append(_rate(variant, seconds, at_once))
     of_all = (time.perf_counter() - started) * (os.cpu_count() or 1)
@@ -242,7 +242,7 @@ def measure(
 
 
 def _rate(variant: Variant, seconds: float, at_once: int) -> float:
-    """Images/s of as many calls as take at least so many seconds, in so many threads."""
+    """Images/s over at least so many seconds of calls, in so many threads."""
     started = time.perf_counter()
 
     def rate(_: int) -> float:
@@ -257,9 +257,9 @@ def _rate(variant: Variant, seconds: float, at_once: int) -> float:
 
 
 def _seconds_of_others() -> float:
-    """Seconds that cores worked for other processes, and for other machines on the same hardware, since some time."""
+    """Seconds that the cores have worked for other processes, and for other machines on the same hardware."""
     times = psutil.cpu_times()
-    names = ("user", "nice", "system", "irq", "softirq", "steal")  # as far as the system counts them
+    names = ("user", "nice", "system", "irq", "softirq", "steal")  # those that the system counts
     return sum(getattr(times, name, 0.0) for name in names) - time.process_time()
 
 
@@ -277,17 +277,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--models", nargs="+", default=MODELS, metavar="NAME", help="ResNet-20, or names in keras.applications"
     )
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="(default: 7)")
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="at least, a variant and round (1)")
-    parser.add_argument("--batch", type=int, metavar="N", help="images a call (8, and 128 for ResNet-20)")
-    parser.add_argument("--csv", metavar="FILE", help="write all figures there too")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, metavar="S", help="the least time of each variant in each round (1)"
+    )
+    parser.add_argument("--batch", type=int, metavar="N", help="images in each call (8, and 128 for ResNet-20)")
+    parser.add_argument("--csv", metavar="FILE", help="also write all figures to this file")
     parser.add_argument("--no-peers", action="store_true", help="leave PyTorch out")
-    parser.add_argument("--side-by-side", action="store_true", help="a batch on each core, not one on all")
+    parser.add_argument(
+        "--side-by-side", action="store_true", help="one batch on each core, not one batch on all cores"
+    )
     parser.add_argument(
         "--authors",
         nargs="*",
         default=WITH_AUTHORS,
         metavar="NAME",
-        help=f"the models of which the authors' algorithm is measured too ({' '.join(WITH_AUTHORS)})",
+        help=f"models for which the authors' algorithm is also measured ({' '.join(WITH_AUTHORS)})",
     )
     arguments = parser.parse_args(argv)
     for name in arguments.models:
@@ -295,12 +299,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f"--models: {name} is neither ResNet-20 nor in keras.applications")
     if arguments.side_by_side and not autodiff.one_thread_a_call():
         parser.error("--side-by-side is for CPUs alone (CUDA_VISIBLE_DEVICES=-1 hides a GPU)")
-    console = Console(width=max(Console().width, 100))  # a line a variant, in log files too
+    console = Console(width=max(Console().width, 100))  # one line for each variant, also in log files
     missing = _without_peers(arguments.no_peers)
     if missing:
         console.print(missing)
     else:
-        peers.use_threads(1 if arguments.side_by_side else usable_cores())  # as many as TensorFlow takes
+        peers.use_threads(1 if arguments.side_by_side else usable_cores())  # as many as TensorFlow uses
     measured: list[Measured] = []
     for name in arguments.models:
         try:
@@ -318,12 +322,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(f"{name}: {error} (--no-peers leaves PyTorch out)")
         console.print(_table(rows))
         measured += rows
-        if arguments.csv:  # anew after each model, as all of them take long
+        if arguments.csv:  # again after each model, because all models together take long
             _write(arguments.csv, measured)
 
 
 def _without_peers(unwanted: bool) -> str | None:
-    """Why PyTorch is left out; None where it is not."""
+    """Why PyTorch is left out; None if it is not."""
     if unwanted:
         return "PyTorch is left out: --no-peers"
     if not peers.INSTALLED:
@@ -349,7 +353,7 @@ def _table(rows: Sequence[Measured]) -> Table:
 
 
 def _write(path: str, rows: Sequence[Measured]) -> None:
-    """One line a variant: medians, each with the least and the largest of its rounds."""
+    """One line for each variant: medians, each with the least and the largest round."""
     spreads = {"rate": "images_per_second", "of_limit": "of_limit", "fullgrad_over": "fullgrad_over"}
     header = ["model", "size", "batch", "variant"]
     for name in spreads.values():

@@ -28,11 +28,11 @@ INSTALLED = torch is not None
 
 
 class PeerError(ValueError):
-    """PyTorch cannot compute the same; one sentence."""
+    """PyTorch cannot compute the same network; one sentence."""
 
 
 def use_threads(count: int) -> None:
-    """Has PyTorch compute in so many threads."""
+    """Lets PyTorch compute in so many threads."""
     torch.set_num_threads(count)
 
 
@@ -49,18 +49,18 @@ def check_logits(exposed: Exposed, peer: Peer, images: np.ndarray) -> None:
 
 
 class Peer:
-    """A model in PyTorch, ready for inference: images are NCHW, BatchNorms are layers of their own, as is usual there.
+    """A model in PyTorch, ready for inference. As usual in PyTorch, images are NCHW and BatchNorms are separate layers.
 
-    Parameters need no gradient, so that backward passes go to the input alone.
+    Parameters need no gradient, so backward passes go only to the input.
     """
 
     def __init__(self, exposed: Exposed):
-        """Raises PeerError where the model has something that is not translated."""
+        """Raises PeerError if the model has a step that is not translated."""
         self.module = _Translation(exposed).module().eval().requires_grad_(False)
-        # The authors' algorithm has a module of its own: activations in place would overwrite the outputs at which it
-        # wants gradients.
+        # The authors' algorithm has its own module: in-place activations would overwrite the outputs whose gradients it
+        # needs.
         self._watched = copy.deepcopy(self.module)
-        self._outputs = threading.local()  # of the layers with a bias, in the forward pass of each thread
+        self._outputs = threading.local()  # outputs of the layers with a bias, in the forward pass of each thread
         self._bias_layers: list[tuple[Any, Any]] = []
         for layer in self._watched.modules():
             if getattr(layer, "inplace", False):
@@ -88,8 +88,8 @@ class Peer:
     def authors(self, images: Any) -> Any:
         """FullGrad's maps [N, H, W] of images [N, C, H, W], as the authors compute them.
 
-        Srinivas & Fleuret 2019 (arXiv 1905.00780), section 5, and idiap/fullgrad-saliency: Σ_c ψ(x ⊙ ∂f/∂x) plus, of
-        every layer with a bias or an effective one and an output with places, Σ_c resize(ψ(b ⊙ ∂f/∂z)).
+        Srinivas & Fleuret 2019 (arXiv 1905.00780), section 5, and idiap/fullgrad-saliency: Σ_c ψ(x ⊙ ∂f/∂x), plus
+        Σ_c resize(ψ(b ⊙ ∂f/∂z)) for every layer that has a bias (or an effective one) and a spatial output.
         """
         self._outputs.of = {}
         x = images.detach().requires_grad_()
@@ -111,14 +111,14 @@ def _objective(logits: Any) -> Any:
 
 
 def _rescaled(term: Any) -> Any:
-    """ψ: |t| [N, C, h, w], less its least value, over what is then its largest and 1e-6, image by image."""
+    """ψ(|t|) [N, C, h, w] for each image: minus its least value, then divided by its largest plus 1e-6."""
     magnitude = term.abs()
     magnitude = magnitude - magnitude.amin((1, 2, 3), keepdim=True)
     return magnitude / (magnitude.amax((1, 2, 3), keepdim=True) + 1e-6)
 
 
 def _bias(layer: Any) -> Any:
-    """A layer's bias [C], for a BatchNorm the effective one, or None."""
+    """The bias [C] of a layer, for a BatchNorm the effective one, or None."""
     if isinstance(layer, torch.nn.BatchNorm2d):
         mean, variance = layer.get_buffer("running_mean"), layer.get_buffer("running_var")
         return layer.bias - mean * layer.weight / torch.sqrt(variance + layer.eps)
@@ -134,11 +134,11 @@ def has_places(value: Value) -> bool:
 
 
 class _Translation:
-    """A program as a graph of PyTorch's own modules, up to its logits.
+    """Translates a program to a graph of PyTorch's own modules, up to the logits.
 
-    What costs PyTorch time, and its users do not write, is left out where the network stays the same: padding that a
-    convolution can do itself, a convolution's bias that a BatchNorm follows (it goes into its mean), and activations
-    that need not be made in memory of their own.
+    The translation leaves out what costs time and PyTorch's users would not write, as long as the network stays the
+    same: padding that a convolution can do itself, the bias of a convolution before a BatchNorm (it goes into the
+    BatchNorm's mean), and separate memory for activations that can be computed in place.
     """
 
     def __init__(self, exposed: Exposed):
@@ -176,7 +176,7 @@ class _Translation:
 
     def module(self) -> Any:
         module = torch.fx.GraphModule(self._modules, self._graph)
-        module.graph.eliminate_dead_code()  # padding that convolutions do
+        module.graph.eliminate_dead_code()  # padding that the convolutions do themselves
         module.recompile()
         return module
 
@@ -219,7 +219,7 @@ class _Translation:
         return self._call(module, node)
 
     def _bias(self, step: Step) -> np.ndarray | None:
-        """[C], or None where there is none or the BatchNorm that follows takes it over."""
+        """[C], or None if there is none, or if the following BatchNorm contains it."""
         layer = step.operation
         return None if layer.bias is None or self._norm_after(step) else _array(layer.bias)
 
@@ -249,11 +249,11 @@ class _Translation:
     # ---- activations
 
     def _activated(self, node: Any, step: Step, *, in_place: bool = True) -> Any:
-        """The step's activation function of a node, but for the softmax or sigmoid at the program's end."""
+        """The node after the step's activation function; the final softmax or sigmoid of the program is left out."""
         name = step.operation.activation.__name__
         if name == "linear" or (step.outputs[0] is self._program.output and name in ("softmax", "sigmoid")):
             return node
-        if name == "sigmoid":  # its result is what its gradient is made of
+        if name == "sigmoid":  # its gradient is computed from its result
             return self._call(torch.nn.Sigmoid(), node)
         modules = {"relu": torch.nn.ReLU, "relu6": torch.nn.ReLU6, "silu": torch.nn.SiLU}
         if name not in modules:
@@ -268,7 +268,7 @@ class _Translation:
         return self._call(module(inplace=self._may_overwrite(step)), self._input(step))
 
     def _may_overwrite(self, step: Step) -> bool:
-        """Whether nothing else reads the step's input, and its producer does not need it in order to go back."""
+        """Whether no other step reads the step's input, and its producer does not need it for the backward pass."""
         (value,) = step.inputs
         before = self._program.producer(value)
         makes_new = before is not None and (
@@ -286,7 +286,9 @@ class _Translation:
 
     def _average_pooling(self, step: Step) -> Any:
         layer = step.operation
-        if any(_pads(step, layer.pool_size)):  # means over what lies inside the image, which PyTorch pads evenly alone
+        # Keras averages over the pixels inside the image. PyTorch can do that only if opposite sides have equal
+        # padding.
+        if any(_pads(step, layer.pool_size)):
             raise _untranslated(step)
         return self._call(torch.nn.AvgPool2d(layer.pool_size, layer.strides), self._input(step))
 
@@ -298,7 +300,7 @@ class _Translation:
         return self._call(torch.nn.ZeroPad2d((left, right, top, bottom)), self._input(step))
 
     def _padded(self, node: Any, pads: _Pads, value: float) -> tuple[Any, tuple[int, int]]:
-        """The node, padded where opposite sides differ, and the padding that is left to the layer."""
+        """The node, padded if opposite sides differ, and the padding that the layer does itself."""
         top, bottom, left, right = pads
         if top == bottom and left == right:
             return node, (top, left)
@@ -348,7 +350,7 @@ class _Translation:
         return self._affine(step, 1 / deviation, -_array(layer.mean) / deviation)
 
     def _affine(self, step: Step, scale: Any, offset: Any) -> Any:
-        """scale ⊙ x + offset, each a number or one for every channel."""
+        """scale ⊙ x + offset; each is one number, or one number for every channel."""
         node = self._input(step)
         for function, factor in ((operator.mul, scale), (operator.add, offset)):
             name = f"constant_{len(self._modules)}"
@@ -361,7 +363,7 @@ _Pads = tuple[int, int, int, int]  # top, bottom, left, right
 
 
 def _pads(step: Step, window: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> _Pads:
-    """What `same` pads, as TensorFlow does: the larger half below and on the right."""
+    """The padding of `same`, as in TensorFlow: the larger half is below and on the right."""
     if step.operation.padding == "valid":
         return 0, 0, 0, 0
     pads: list[int] = []
@@ -381,13 +383,13 @@ def _zero_pads(step: Step) -> _Pads:
 
 
 def _depthwise_kernel(kernel: Any) -> np.ndarray:
-    """[h, w, C, m] → [C·m, 1, h, w]: output channel c·m + i is made by [:, :, c, i]."""
+    """[h, w, C, m] → [C·m, 1, h, w]: [:, :, c, i] makes output channel c·m + i."""
     array = _array(kernel)
     return array.transpose(2, 3, 0, 1).reshape(-1, 1, *array.shape[:2])
 
 
 def _conv2d(kernel: np.ndarray, bias: np.ndarray | None, groups: int | None = 1, **geometry: Any) -> Any:
-    """A convolution by kernel [out, in / groups, h, w]."""
+    """A convolution with the kernel [out, in / groups, h, w]."""
     outputs, inputs, height, width = kernel.shape
     groups = groups or 1
     channels, window = inputs * groups, (height, width)

@@ -1,43 +1,40 @@
-"""Whole runs on real shards, against FullGrad alone on images in memory: where the time of a run goes.
+"""Compares whole runs on real shards with FullGrad alone on images in memory, and shows where the time of a run goes.
 
     python -m benchmarks.pipeline [--data ../shared/data] [--cases resnet20 resnet50 …] [--rounds 3] [--csv FILE]
     python -m benchmarks.pipeline --scale [--axes images classes …] [--csv FILE]
 
-Without --scale, three tables. Every round is a run (`fullgrad run`, a process of its own) and then, in another process,
-FullGrad alone: the same images, decoded and preprocessed beforehand, explained in batches of the same size. images/s of
-a run are those of the units between its first commit and its last; FullGrad's are without the first batch, which traces
-and compiles. With --scale, how time and memory grow along one axis at a time.
+Without --scale it prints three tables. Every round is a run (`fullgrad run`, a process of its own) and then FullGrad
+alone in another process: the same images, decoded and preprocessed beforehand, in batches of the same size. The
+images/s of a run count the units between its first commit and its last. Those of FullGrad leave out the first batch,
+which traces and compiles. With --scale it shows how time and memory grow along one axis at a time.
 
-Needed, in the folder that --data names: `cifar10/cifar10_test.tfrecord-*` and `cifar10/resnet20_cifar10.keras`;
+The folder that --data names must contain `cifar10/cifar10_test.tfrecord-*` and `cifar10/resnet20_cifar10.keras`;
 `imagenet/images/*.JPEG` and `imagenet/squeezenet_v10_imagenet.keras`. ResNet50 and MobileNetV2 are Keras' own with
-random weights, and nothing is downloaded.
+random weights. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import io
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks.tables import Report, with_range
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"
-UNITS = 4  # of a run: the first one warms up
-LABELLED, LABELLED_SHARDS = 16_000, 8  # images of the runs that differ in classes, and their shards
+UNITS = 4  # in a run; the first one warms up
+LABELLED, LABELLED_SHARDS = 16_000, 8  # images and shards of the runs that differ in their number of classes
 STAGES = ("read", "decode", "compute", "statistics", "write", "idle")
 
 Settings = dict[str, Any]  # a configuration
@@ -47,21 +44,21 @@ _CROP = {"how": "center_crop", "short_side": 256}
 
 
 class Missing(Exception):
-    """What the benchmark needs is not there; one sentence."""
+    """Something that the benchmark needs is missing; one sentence."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Case:
-    """What is run.
+    """One case: a model and its images.
 
     Attributes:
-      name: as the tables call it.
-      shards: a pattern below the data folder; the images of a folder are repeated as needed.
+      name: the name in the tables.
+      shards: a pattern below the data folder; the images of a folder are repeated to reach `images`.
       model: a file below the data folder, or a name in `keras.applications`.
-      preprocess: as in a configuration.
-      images: how many are explained; a multiple of the units and of usual batches, so that none is padded.
-      size: side of the model's input; None for that of the file or the application.
-      classes: of an application.
+      preprocess: the section of the configuration.
+      images: how many are explained; a multiple of the units and of the usual batches, so that no batch is padded.
+      size: side of the model's input; None for the size of the file or the application.
+      classes: the number of classes of an application.
     """
 
     name: str
@@ -92,13 +89,13 @@ class Run:
     """One whole run.
 
     Attributes:
-      images: explained.
-      seconds: of the whole command.
-      sustained: images/s between the first and the last commit.
+      images: the number of explained images.
+      seconds: the whole command.
+      sustained: images/s from the first commit to the last.
       peak_mib: resident memory, MiB.
-      batch_size: images a pass.
-      startup: seconds from the command to each of its steps' ends, in order.
-      shares: by stage, seconds over those of the units after the first.
+      batch_size: images in each batch.
+      startup: seconds from the command until each step ended, in order.
+      shares: for each stage, its share of the time of the units after the first.
     """
 
     images: int
@@ -127,17 +124,17 @@ def run_command(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[float,
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", "run", str(path)], cwd=REPOSITORY, stdout=log, stderr=log
         )
-        # This process stays small, since the kernel counts to a child's peak what its parent held when it started it.
+        # This process stays small: the kernel counts the parent's memory at the start as part of the child's peak.
         _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
-    # 1: what is complete for trained weights need not be for random ones.
+    # 1: a decomposition that is complete for trained weights need not be complete for random ones.
     if os.waitstatus_to_exitcode(status) not in (0, 1):
         sys.exit(f"the run failed:\n{(folder / 'log').read_text()}")
     return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**20
 
 
 def whole_run(config: Mapping[str, Any], folder: pathlib.Path) -> Run:
-    """Runs the command line on a configuration, whose output is made in `folder`."""
+    """Runs the command line on a configuration, with the output in `folder`."""
     began, (seconds, peak_mib) = time.time(), run_command(config, folder)
     output = folder / "out"
     run = json.loads((output / "run.json").read_text())
@@ -215,13 +212,13 @@ def _alone(path: str, batch_size: int, count: int) -> None:
 
 
 def configuration(case: Case, data: pathlib.Path, folder: pathlib.Path, **sections: Mapping[str, Any]) -> Settings:
-    """A case's configuration; images and models that are made for it go to `folder`.
+    """The configuration of a case. Images and models that are made for it go to `folder`.
 
     Args:
-      case: what.
+      case: the case.
       data: the folder with real images and models.
-      folder: is written.
-      sections: what differs from it, section by section.
+      folder: where images and models are written.
+      sections: keys to change, section by section.
 
     Raises:
       Missing: something is not in the data folder.
@@ -256,7 +253,7 @@ def configuration(case: Case, data: pathlib.Path, folder: pathlib.Path, **sectio
 
 
 def _repeated(source: pathlib.Path, count: int, folder: pathlib.Path) -> pathlib.Path:
-    """A folder with so many links to the images of another one, in turn."""
+    """A folder with `count` links to the images of another folder, in turn."""
     images = sorted(path for path in source.iterdir() if path.is_file())
     if not folder.exists():
         folder.mkdir(parents=True)
@@ -267,7 +264,7 @@ def _repeated(source: pathlib.Path, count: int, folder: pathlib.Path) -> pathlib
 
 
 def _labelled(source: pathlib.Path, classes: int, folder: pathlib.Path) -> list[str]:
-    """Parquet shards of `LABELLED` small images in all, labelled with so many classes in turn."""
+    """Parquet shards with `LABELLED` small images in all; the labels are the classes in turn."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from PIL import Image
@@ -289,7 +286,7 @@ def _labelled(source: pathlib.Path, classes: int, folder: pathlib.Path) -> list[
 
 
 def _save(case: Case, path: pathlib.Path) -> None:
-    """Saves an application with random weights, by a process of its own: TensorFlow would stay in this one."""
+    """Saves an application with random weights. A process of its own does it, so that this one has no TensorFlow."""
     script = (
         "import sys, keras; keras.utils.set_random_seed(0); "
         "getattr(keras.applications, sys.argv[1])(weights=None, classes=int(sys.argv[3]), "
@@ -302,33 +299,8 @@ def _save(case: Case, path: pathlib.Path) -> None:
 # ---- tables
 
 
-@dataclasses.dataclass(slots=True)
-class Report:
-    """Prints tables, and gathers their rows for a CSV file: table, row, column, value."""
-
-    console: Console = dataclasses.field(default_factory=lambda: Console(width=None if sys.stdout.isatty() else 140))
-    values: list[tuple[str, str, str, str]] = dataclasses.field(default_factory=list)
-
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        table = Table(*columns, title=title, title_justify="left")
-        for row in rows:
-            table.add_row(*row)
-            self.values.extend((title, row[0], column, cell) for column, cell in zip(columns[1:], row[1:], strict=True))
-        self.console.print(table)
-
-    def write(self, path: str) -> None:
-        with open(path, "w", newline="") as sink:
-            csv.writer(sink).writerows([("table", "row", "column", "value"), *self.values])
-
-
-def _range(values: Sequence[float], form: str = ".1f") -> str:
-    """The median, and from where to where."""
-    median = f"{statistics.median(values):{form}}"
-    return median if len(values) == 1 else f"{median} ({min(values):{form}} to {max(values):{form}})"
-
-
 def compare(cases: Sequence[Case], data: pathlib.Path, rounds: int, batch_size: int | None, report: Report) -> None:
-    """Whole runs against FullGrad alone, in turn, since a noisy machine is noisy for both."""
+    """Whole runs and FullGrad alone, in turn, because the speed of the machine changes for both."""
     runs: dict[str, list[Run]] = {}
     alone: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="fullgrad-benchmark-") as name:
@@ -355,11 +327,11 @@ def compare(cases: Sequence[Case], data: pathlib.Path, rounds: int, batch_size: 
                 name,
                 f"{each[0].images:,}",
                 str(each[0].batch_size),
-                _range([run.sustained for run in each]),
-                _range([speed for speed, _ in alone[name]]),
-                _range([run.sustained / speed for run, (speed, _) in zip(each, alone[name], strict=True)], ".2f"),
-                _range([run.peak_mib for run in each], ".0f"),
-                _range([run.seconds for run in each]),
+                with_range([run.sustained for run in each]),
+                with_range([speed for speed, _ in alone[name]]),
+                with_range([run.sustained / speed for run, (speed, _) in zip(each, alone[name], strict=True)], ".2f"),
+                with_range([run.peak_mib for run in each], ".0f"),
+                with_range([run.seconds for run in each]),
             )
             for name, each in runs.items()
         ],
@@ -369,7 +341,7 @@ def compare(cases: Sequence[Case], data: pathlib.Path, rounds: int, batch_size: 
         "of the unit, the others processor time of threads that work meanwhile",
         ("model", *STAGES),
         [
-            (name, *(_range([100 * run.shares[stage] for run in each], ".1f") for stage in STAGES))
+            (name, *(with_range([100 * run.shares[stage] for run in each], ".1f") for stage in STAGES))
             for name, each in runs.items()
         ],
     )
@@ -380,8 +352,8 @@ def compare(cases: Sequence[Case], data: pathlib.Path, rounds: int, batch_size: 
         [
             (
                 name,
-                *(_range([run.startup[step] for run in each]) for step in each[0].startup),
-                _range([first for _, first in alone[name]]),
+                *(with_range([run.startup[step] for run in each]) for step in each[0].startup),
+                with_range([first for _, first in alone[name]]),
             )
             for name, each in runs.items()
         ],
@@ -445,7 +417,7 @@ def scale(data: pathlib.Path, chosen: Sequence[str], report: Report) -> None:
                 config = make()
                 allowed = os.sched_getaffinity(0) if axis == "threads" and hasattr(os, "sched_setaffinity") else None
                 if allowed is not None:
-                    # Cores that a process may not use are no threads of its own, in TensorFlow as in everything else.
+                    # TensorFlow, like everything else, starts no threads for cores that the process may not use.
                     os.sched_setaffinity(0, sorted(allowed)[: int(point)])
                 try:
                     run = whole_run(config, folder / f"{axis}-{i}")
@@ -490,13 +462,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="DIR", type=pathlib.Path, default=DATA, help=f"images and models ({DATA})")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=["resnet20", "resnet50"], help="models")
-    parser.add_argument("--images", type=int, help="how many images, instead of each case's own number")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is run (3)")
+    parser.add_argument("--images", type=int, help="the number of images, instead of each case's own")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each case is run (3)")
     parser.add_argument("--batch-size", type=int, help="instead of explain.batch_size: auto")
-    parser.add_argument("--scale", action="store_true", help="how cost grows, instead of the comparison")
+    parser.add_argument("--scale", action="store_true", help="measure how the cost grows, instead of comparing")
     axes = ("images", "classes", "map size", "image size", "threads")
-    parser.add_argument("--axes", nargs="+", choices=axes, default=axes, help="with --scale: along what")
-    parser.add_argument("--csv", metavar="FILE", help="write the tables' values there too")
+    parser.add_argument("--axes", nargs="+", choices=axes, default=axes, help="with --scale: the axes")
+    parser.add_argument("--csv", metavar="FILE", help="also write the values of the tables to this file")
     args = parser.parse_args(arguments)
     report = Report()
     cases = [CASES[name] for name in args.cases]

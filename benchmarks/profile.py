@@ -1,12 +1,12 @@
-"""Where FullGrad's time goes, operation by operation, beside that of the bare gradient.
+"""The time of each operation of FullGrad, compared with the bare gradient.
 
     python -m benchmarks.profile [--models MobileNetV2 …] [--rounds 9] [--least 0.05] [--csv FILE]
 
-TensorFlow's own profiler, on one core: a call is computed by one thread, and one operation at a time. Milliseconds an
-image, medians of the rounds; batches and weights as in benchmarks.method. `FullGrad…` are this project's own operations
-(transforms/fullgrad/tensorflow/native). The others are TensorFlow's; those of oneDNN are named without its prefix. The
-time that no operation accounts for is TensorFlow's and Python's own, or a cluster that XLA compiled, as of SiLU's
-gradient where it is not read. On accelerators this says nothing.
+It uses TensorFlow's profiler on one core: one thread computes a call, one operation at a time. The table has
+milliseconds an image, medians of the rounds. Batches and weights are those of benchmarks.method. `FullGrad…` are this
+project's own operations; the others are TensorFlow's. Operations of oneDNN are named without its prefix. Time outside
+of any operation belongs to TensorFlow and Python themselves, or to a cluster that XLA compiled, such as SiLU's gradient
+if no terms are read from it. On accelerators the figures mean nothing.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from transforms.fullgrad import expose
 from transforms.fullgrad.tensorflow import autodiff
 
 CALL = "the whole call"
-# By operation: milliseconds an image, and how often it is called.
+# For each operation: milliseconds an image, and how often it is called.
 Profile = dict[str, tuple[float, int]]
 
 
 def profile(name: str, rounds: int) -> dict[str, Profile]:
-    """Profiles one model's forward pass, gradient and FullGrad, by the names that benchmarks.method gives them."""
+    """Profiles one model's forward pass, gradient and FullGrad, named as in benchmarks.method."""
     batch = BATCHES.get(name, 8)
     model, images = network(name, SIZES.get(name, 224), batch)
     variants = own_variants(expose(model), images)
@@ -77,7 +77,7 @@ def _traced(call: Callable[[], object], batch: int) -> Profile:
 
 
 def _operation(event: str) -> str | None:
-    """The operation that an event `node:operation` is of, or the whole call; None of any other event."""
+    """The operation of an event `node:operation`, or the whole call; None for any other event."""
     parts = [part.strip() for part in event.split("#")[0].split(":")]
     if len(parts) != 2 or not all(parts):
         return None
@@ -91,8 +91,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME", help="as in benchmarks.method")
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="(default: 9)")
-    parser.add_argument("--least", type=float, default=0.05, metavar="MS", help="leave out what takes less an image")
-    parser.add_argument("--csv", metavar="FILE", help="write all of it there too")
+    parser.add_argument(
+        "--least", type=float, default=0.05, metavar="MS", help="leave out operations that take less time an image"
+    )
+    parser.add_argument("--csv", metavar="FILE", help="also write everything to this file")
     arguments = parser.parse_args(argv)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     if not autodiff.one_thread_a_call():

@@ -1,4 +1,4 @@
-"""Compares FullGrad's speed in this checkout with that in another one, in turn, as a noisy machine is noisy for both.
+"""Compares the speed of FullGrad in this checkout and in another one, in turn, because the machine's speed changes.
 
 git worktree add ../before REVISION
 python -m benchmarks.revisions ../before [--model ResNet50] [--size 224] [--batch 8] [--rounds 5]
@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 
-# Runs in each checkout: loads once, then explains a batch for every line that it reads, and answers with the seconds.
+# Runs in each checkout. It loads the model once, explains a batch for every line that it reads, and prints the seconds.
 _WORKER = """
 import sys, time
 import keras, numpy as np
@@ -29,7 +29,7 @@ for line in sys.stdin:
 
 
 class _Worker:
-    """A process that explains in one checkout."""
+    """A process that explains batches in one checkout."""
 
     def __init__(self, checkout: pathlib.Path, arguments: list[str]):
         self._process = subprocess.Popen(
@@ -42,7 +42,7 @@ class _Worker:
         )
 
     def explain(self) -> float:
-        """Seconds that one batch takes."""
+        """The seconds that one batch takes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")

@@ -1,11 +1,11 @@
-"""What a unit of work costs, and what planning one costs: many tiny shards of one image each.
+"""The cost of a unit of work, and of planning one, on many tiny shards of one image each.
 
     python -m benchmarks.units [--units 10000] [--prism FILE] [--planned 10000 100000 1000000] [--csv FILE]
 
-Two tables. The first is of whole runs, each a process of its own: so many units planned, computed and committed, and
-then the same command again, which finds everything done. The second is of planning alone, from shards that exist only
-by name, with the memory that plan and graph take; every row is a process of its own. Nothing is downloaded; --prism
-names a local binary, and its workers are threads of the launcher (LOOPBACK).
+It prints two tables. The first is about whole runs, each in a process of its own. A run plans, computes and commits the
+units; the same command again then finds everything done. The second is about planning alone, from shards that are only
+names, with the memory of plan and graph. Every row is a process of its own. Nothing is downloaded: --prism names a
+local binary, whose workers are threads of the launcher (LOOPBACK).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from rich.table import Table
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
-# Runs a configuration twice; a line of JSON for each: seconds of planning and of the run, processor time, units' span.
+# Runs a configuration twice. Prints a line of JSON for each run: seconds of planning and of the run, processor time,
+# and the time from the first unit to the last.
 _RUN = """
 import json, resource, sys, time
 from pipeline.config import load_config
@@ -44,7 +45,7 @@ for _ in range(2):
     }), flush=True)
 """
 
-# Plans units of shards that are names alone, and builds their graph; a line of JSON.
+# Plans units of shards that are only names, and builds their graph. Prints a line of JSON.
 _PLAN = """
 import json, sys, time
 import apache_beam as beam
@@ -81,11 +82,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", metavar="N", type=int, default=10_000, help="how many units are run (10000)")
-    parser.add_argument("--prism", metavar="FILE", help="a Prism binary, to run them on it as well")
+    parser.add_argument("--prism", metavar="FILE", help="a Prism binary, to run them also on Prism")
     parser.add_argument(
         "--planned", metavar="N", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="how many are planned"
     )
-    parser.add_argument("--csv", metavar="FILE", help="write the rows there as well")
+    parser.add_argument("--csv", metavar="FILE", help="also write the rows to this file")
     arguments = parser.parse_args(argv)
     rows = [*_runs(arguments.units, arguments.prism), *_plans(arguments.planned)]
     if arguments.csv:
@@ -152,7 +153,7 @@ def _plans(counts: Sequence[int]) -> Iterator[dict[str, Any]]:
 
 
 def _lines(program: str, *arguments: str) -> Iterator[dict[str, Any]]:
-    """Runs a program in a process of its own; what it prints, line by line."""
+    """The lines that a program prints, run in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True
     )

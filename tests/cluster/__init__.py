@@ -1,1 +1,1 @@
-"""Runs on servers in processes of their own, all of them on loopback: Prism, Flink, and Beam's worker pools."""
+"""Runs on real servers, which are processes of their own on loopback: Prism, Flink, Spark and Beam's worker pools."""

@@ -1,4 +1,4 @@
-"""An engine to try by hand: `python -m tests.cluster [prism | flink | spark]` starts it and says how to run on it."""
+"""Starts an engine to try by hand, and says how to run on it: `python -m tests.cluster [prism | flink | spark]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.cluster.flink import FlinkCluster
 
 
 def main() -> int:
-    """Runs until Ctrl-C, and stops what it started; returns the exit code."""
+    """Runs until Ctrl-C, then stops what it started. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("engine", nargs="?", choices=["prism", "flink", "spark"], default="flink")
     name = parser.parse_args().engine
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def _say(runner: dict[str, Any], cluster: FlinkCluster | None, folder: str) -> None:
-    """Prints how to use it, and waits for a signal."""
+    """Prints how to use the engine, and waits for a signal."""
     if cluster is not None:
         print(f"Flink: http://{cluster.rest}, TaskManagers: {', '.join(sorted(cluster.registered()))}")
     print(f"logs: {folder}")

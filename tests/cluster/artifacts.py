@@ -1,4 +1,4 @@
-"""What the servers are made of: fetched by the clients of the package registries, once, into a cache of the user's.
+"""The servers' programs and libraries. The clients of the package registries fetch them once, into a cache of the user.
 
 `FULLGRAD_PRISM` and `FULLGRAD_FLINK_JOB_SERVER` name local files that are taken instead.
 """
@@ -26,7 +26,7 @@ from pipeline.engines import job_servers
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "fullgrad-beam-tests"
 FLINK = "1.20.5"
-FLINK_LINE = FLINK.rpartition(".")[0]  # by which Beam names its job servers
+FLINK_LINE = FLINK.rpartition(".")[0]  # Beam names its job servers by it
 VERSITYGW = "v1.8.0"
 
 _UV = [os.path.join(sysconfig.get_path("scripts"), "uv"), "tool"]
@@ -35,11 +35,11 @@ _ASK_AGAIN_SECONDS = 24 * 3600.0
 
 
 class Unavailable(Exception):
-    """A server cannot be had here; one sentence that says why."""
+    """A server is not available here; one sentence that says why."""
 
 
 def prism() -> pathlib.Path:
-    """Prism's binary, of the version of Beam.
+    """The binary of Prism, in the version of Beam.
 
     Raises:
       Unavailable: there is no Go, or the module cannot be had.
@@ -67,7 +67,7 @@ def s3_server() -> pathlib.Path:
 
 
 def flink() -> pathlib.Path:
-    """The folder of the jars of a Flink distribution, from the wheel's source that PyPI has of it.
+    """The folder with the jars of a Flink distribution, from the source distribution that PyPI has.
 
     Raises:
       Unavailable: there is no Java from 11 on, or the package cannot be had.
@@ -75,7 +75,7 @@ def flink() -> pathlib.Path:
     _require_java()
 
     def make(folder: pathlib.Path) -> None:
-        # An environment that uv made has no pip of its own.
+        # An environment that uv made has no pip.
         pip = (
             [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else [*_UV, "run", "--from", "pip", "pip"]
         )
@@ -92,7 +92,7 @@ def flink() -> pathlib.Path:
 
 
 def flink_job_server() -> pathlib.Path:
-    """Beam's job server for that Flink.
+    """Beam's job server for this version of Flink.
 
     Raises:
       Unavailable: there is no Java or Maven, or the modules cannot be had.
@@ -101,7 +101,7 @@ def flink_job_server() -> pathlib.Path:
 
 
 def spark_job_server() -> pathlib.Path:
-    """Beam's job server for Spark, which has Spark itself beside it.
+    """Beam's job server for Spark. Spark itself is among its libraries.
 
     Raises:
       Unavailable: there is no Java or Maven, or the modules cannot be had.
@@ -110,7 +110,7 @@ def spark_job_server() -> pathlib.Path:
 
 
 def _job_server(server: job_servers.JobServer) -> pathlib.Path:
-    """A job server, made as the command line makes it."""
+    """A job server, made in the same way as by the command line."""
     _require_java()
 
     def make(folder: pathlib.Path) -> None:
@@ -124,8 +124,8 @@ def _job_server(server: job_servers.JobServer) -> pathlib.Path:
 
 
 def beam_in_flink() -> list[pathlib.Path]:
-    """What of the job server a Flink cluster needs on its class path, so that jobs find it there: Flink has its own
-    modules and logging."""
+    """The job server's jars that a Flink cluster needs on its class path. Flink has its own modules and logging, so
+    these are left out."""
     libraries = _job_server(job_servers.FLINK).parent / "libs"
     return [jar for jar in sorted(libraries.glob("*.jar")) if not jar.name.startswith(("flink-", "slf4j-"))]
 
@@ -145,7 +145,7 @@ def _require_java() -> None:
 
 
 def _cached(name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
-    """A folder of the cache that `make` fills. What could not be had is not asked for again for a day."""
+    """A folder of the cache that `make` fills. After a failure, the next attempt is a day later."""
     folder, failure = CACHE / name, CACHE / f"{name}.unavailable"
     if folder.is_dir():
         return folder
@@ -160,13 +160,13 @@ def _cached(name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
         except Unavailable as error:
             failure.write_text(f"{error}\n")
             raise
-        with contextlib.suppress(OSError):  # tests of another checkout have made it meanwhile
+        with contextlib.suppress(OSError):  # tests of another checkout made it at the same time
             part.rename(folder)
     return folder
 
 
 def _run(command: Sequence[str], env: dict[str, str] | None = None) -> str:
-    """What a command says, on either stream.
+    """The output of a command, on both streams.
 
     Raises:
       Unavailable: there is no such command, it fails, or takes more than ten minutes.

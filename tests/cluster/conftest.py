@@ -1,4 +1,4 @@
-"""Engines that are started once for all tests, and what they are given to explain."""
+"""Engines that are started once for all tests, and the data that they explain."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 @pytest.fixture
 def cluster(flink: Engine) -> FlinkCluster:
-    """The cluster of the engine `flink`, with both slots free, as they are a while after a job."""
+    """The cluster of the engine `flink`, after both slots are free again."""
     assert flink.flink is not None
     flink.flink.wait_for_free_slots()
     return flink.flink
@@ -59,14 +59,14 @@ def cluster(flink: Engine) -> FlinkCluster:
 
 @pytest.fixture(scope="session", params=list(ENGINES))
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """Each of the engines; skipped where it cannot be had."""
+    """Each of the engines; skipped if it is not available."""
     engine: Engine = request.getfixturevalue(request.param)
     return engine
 
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A configuration for six small shards, and behind them a large one, which takes seconds; each is one unit."""
+    """A configuration with six small shards and then a large one, which takes seconds; each shard is one unit."""
     folder = tmp_path_factory.mktemp("dataset")
     samples = encoded_images(sum(SMALL) + LARGE)
     for i, count in enumerate(SMALL):
@@ -77,14 +77,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def expected(dataset: dict[str, Any]) -> str:
-    """The output of a direct run that nothing disturbed."""
+    """The output of an undisturbed direct run."""
     launch(prepare(Config.from_dict(dataset)))
     return str(dataset["output"]["path"])
 
 
 @pytest.fixture(scope="session")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A configuration for many units that take a second each, so that a job can be ended in the middle of them."""
+    """A configuration with many units of about a second each, so that a job can be ended in the middle."""
     folder = tmp_path_factory.mktemp("slow")
     shard = shards.write_tfrecord(folder / "all.tfrecord", encoded_images(SLOW))
     explain = {"method": "smoothgrad", "samples": 150, "batch_size": 2}
@@ -93,6 +93,6 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def expected_slow(slow: dict[str, Any]) -> str:
-    """The output of a direct run of it."""
+    """The output of a direct run with this configuration."""
     launch(prepare(Config.from_dict(slow)))
     return str(slow["output"]["path"])

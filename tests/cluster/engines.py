@@ -1,4 +1,4 @@
-"""The engines that a run is tried on, each started and described in the same way."""
+"""The engines that the tests run on. Each is started and described in the same way."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.cluster.spark import spark_cluster
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Engine:
-    """An engine that is up and waits for jobs.
+    """A running engine that waits for jobs.
 
     Attributes:
       name: its name.
-      runner: the section `runner` of a configuration that runs on it.
+      runner: the section `runner` of a configuration for it.
       processes: how many worker processes explain units in one job.
-      retries: whether it goes on with a job whose worker was lost; the others give the job up.
-      pools: in which it starts its workers; none where they are children of the launcher.
-      flink: the cluster, of Flink alone.
+      retries: whether it continues a job after it lost a worker; other engines give the job up.
+      pools: the pools in which it starts its workers; empty if the workers are children of the launcher.
+      flink: the cluster; None for other engines.
     """
 
     name: str
@@ -41,15 +41,15 @@ class Engine:
         return [pool.log.read_text(errors="replace").count("Starting worker") for pool in self.pools]
 
     def is_worker(self, pid: int) -> bool:
-        """Whether that process is one of the workers in the pools."""
+        """Whether this process is one of the workers in the pools."""
         children = [child.pid for pool in self.pools for child in psutil.Process(pool.pid).children()]
         return pid in children
 
 
 @contextlib.contextmanager
 def prism(folder: pathlib.Path) -> Iterator[Engine]:
-    """Prism, which every run starts for itself, and a worker pool. It starts one worker for the environment of a job,
-    and gives a job up when that is lost."""
+    """Prism, which every run starts for itself, and a worker pool. Prism starts one worker for the environment of a
+    job, and gives the job up when it loses this worker."""
     binary, port = artifacts.prism(), free_port("127.0.0.1")
     with running(start_worker_pool("127.0.0.1", port, folder / "pool.log")) as pool:
         pool.wait_until(lambda: accepts("127.0.0.1", port))
@@ -63,7 +63,7 @@ def prism(folder: pathlib.Path) -> Iterator[Engine]:
 
 @contextlib.contextmanager
 def processes(folder: pathlib.Path) -> Iterator[Engine]:
-    """Beam's own runner with two worker processes. It gives a job up when one is lost."""
+    """Beam's own runner with two worker processes. It gives a job up when it loses one."""
     options = {"direct_num_workers": 2, "direct_running_mode": "multi_processing"}
     yield Engine("processes", {"name": "direct", "options": options}, 2, False)
 
@@ -93,8 +93,8 @@ def flink_runner(cluster: FlinkCluster) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def spark(folder: pathlib.Path) -> Iterator[Engine]:
-    """A standalone Spark cluster of two workers, with a worker pool beside each, and Beam's job server, which every run
-    starts for itself and which is the job's driver."""
+    """A standalone Spark cluster of two workers, with a worker pool beside each. Every run starts Beam's job server for
+    itself; it is the driver of the job."""
     job_server = artifacts.spark_job_server()
     with spark_cluster(job_server.parent / "libs", folder) as (options, pools):
         options = {

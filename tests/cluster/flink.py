@@ -1,4 +1,4 @@
-"""A Flink cluster on one machine: a JobManager, TaskManagers, and beside each of these a pool of Beam's workers.
+"""A Flink cluster on one machine: a JobManager, TaskManagers, and a pool of Beam's workers beside each TaskManager.
 
 A job names one address for all worker pools (`environment_config`), and every TaskManager asks there for its workers.
 On machines or pods of their own that is `localhost:50000`. On one machine two pools cannot have one address, so the
@@ -21,13 +21,13 @@ from tests.cluster.servers import Server, accepts, free_port, start_worker_pool
 
 WORKERS = "beam-workers"
 
-# What Flink's own start scripts open of Java 17's modules.
+# The modules of Java 17 that Flink's own start scripts open.
 _OPENED = (
     "java.lang java.net java.io java.nio java.lang.reflect java.text java.time java.util java.util.concurrent "
     "java.util.concurrent.atomic java.util.concurrent.locks"
 ).split()
 
-# Flink's start scripts would derive these, every one of which a TaskManager needs to be told.
+# A TaskManager needs every one of these settings. Flink's start scripts would derive them.
 _MEMORY = {
     "taskmanager.cpu.cores": "1",
     "taskmanager.memory.task.heap.size": "256m",
@@ -44,18 +44,18 @@ _MEMORY = {
 
 
 class FlinkCluster:
-    """Starts with the block and ends with it.
+    """A cluster that starts with the block and ends with it.
 
     Args:
       jars: the folder of Flink's jars.
-      folder: for configuration and logs.
-      task_managers: how many, each with one slot.
-      beam: Beam's jars, which are put on the cluster's class path, before those that come with a job.
+      folder: the folder for configuration and logs.
+      task_managers: the number of TaskManagers, each with one slot.
+      beam: Beam's jars, which go on the cluster's class path, before the jars of a job.
 
     Attributes:
-      rest: where its REST interface is, HOST:PORT.
-      environment_config: where jobs find the worker pools.
-      pools, task_managers: one of each for each TaskManager.
+      rest: the address of its REST interface, HOST:PORT.
+      environment_config: the address at which jobs find the worker pools.
+      pools, task_managers: one pool and one server for each TaskManager.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class FlinkCluster:
         task_managers: int = 2,
         beam: Sequence[pathlib.Path] = (),
     ):
-        # Absolute, as the servers have a working directory of their own.
+        # Absolute, because the servers have another working directory.
         self._classpath = os.pathsep.join([f"{jars.resolve()}/*", *(str(jar.resolve()) for jar in beam)])
         self._folder = folder.resolve()
         self._has_beam = bool(beam)
@@ -103,22 +103,22 @@ class FlinkCluster:
 
     @property
     def servers(self) -> list[Server]:
-        """JobManager and TaskManagers."""
+        """The JobManager and the TaskManagers."""
         return [*([] if self._job_manager is None else [self._job_manager]), *self.task_managers]
 
     def replace_task_manager(self, place: int) -> None:
-        """Starts another TaskManager where one has ended, as Kubernetes or systemd would."""
+        """Starts another TaskManager for each one that has ended, as Kubernetes or systemd would."""
         self.task_managers[place] = self._start_task_manager(place)
 
     def registered(self) -> set[str]:
-        """The ids of the TaskManagers that the JobManager knows; none while it does not answer."""
+        """The ids of the TaskManagers that the JobManager knows; empty while it does not answer."""
         try:
             return {each["id"] for each in self.get("taskmanagers")["taskmanagers"]}
         except OSError:
             return set()
 
     def free_slots(self) -> int:
-        """How many slots wait for work, which a TaskManager says after it has registered; none while nobody answers."""
+        """The number of free slots, which a TaskManager reports after it has registered; 0 while nobody answers."""
         try:
             return int(self.get("overview")["slots-available"])
         except OSError:
@@ -130,11 +130,11 @@ class FlinkCluster:
         self._job_manager.wait_until(lambda: self.free_slots() == len(self._hosts), seconds=180)
 
     def states(self, name: str) -> list[str]:
-        """The states of the jobs with that name."""
+        """The states of the jobs with this name."""
         return [job["state"] for job in self.get("jobs/overview")["jobs"] if job["name"] == name]
 
     def get(self, path: str) -> Any:
-        """What the REST interface answers.
+        """The answer of the REST interface.
 
         Raises:
           OSError: nobody answers.
@@ -143,7 +143,7 @@ class FlinkCluster:
             return json.load(answer)
 
     def jvm_options(self, place: int) -> list[str]:
-        """What makes the Java of a TaskManager find its own worker pool."""
+        """The option by which the Java of a TaskManager finds its own worker pool."""
         return [f"-Djdk.net.hosts.file={self._hosts_file(place)}"]
 
     def pool_host(self, place: int) -> str:
@@ -182,11 +182,11 @@ class FlinkCluster:
             "taskmanager.bind-host": "127.0.0.1",
             "taskmanager.numberOfTaskSlots": "1",
             "blob.server.port": "0",
-            # A TaskManager that is killed is missed within seconds.
+            # The JobManager notices within seconds that a TaskManager was killed.
             "heartbeat.interval": "1000",
             "heartbeat.timeout": "10000",
             "cluster.io-pool.size": "4",
-            # A job outlives a worker and a TaskManager. Beam has no option for it.
+            # A job survives the loss of a worker and of a TaskManager. Beam has no option for this.
             "restart-strategy.type": "fixed-delay",
             "restart-strategy.fixed-delay.attempts": "5",
             "restart-strategy.fixed-delay.delay": "1 s",

@@ -1,4 +1,4 @@
-"""`fullgrad run` in a process of its own, as a user starts it, and how far it is."""
+"""Runs `fullgrad run` in a process of its own, as a user does, and watches its progress."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from transforms.unit import Receipt
 
 _A_WHILE = 0.5
 
-# Seconds for what takes one on a machine that does nothing else.
+# Seconds to wait for something that takes one second on an idle machine.
 LONG = 400
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Attempt:
-    """A part under way: the process that writes it, and the part's name."""
+    """A file that is being written: the process that writes it, and the file's name."""
 
     pid: int
     part: str
@@ -36,10 +36,10 @@ class Attempt:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
-    """A configuration, to be run on an engine.
+    """A configuration that is run on an engine.
 
     Attributes:
-      config: the file.
+      config: the configuration's file.
       path: the output folder.
     """
 
@@ -48,12 +48,12 @@ class Run:
 
     @classmethod
     def on(cls, engine: Engine, value: dict[str, Any], folder: pathlib.Path) -> Run:
-        """On an engine, with configuration and output in a folder."""
+        """A run on an engine, with configuration and output in a folder."""
         return cls.to(str(folder / "out"), engine.runner, value, folder)
 
     @classmethod
     def to(cls, path: str, runner: dict[str, Any], value: dict[str, Any], folder: pathlib.Path) -> Run:
-        """With a section `runner`, and an output anywhere; the configuration is written into the folder."""
+        """A run with a section `runner` and an output anywhere. The configuration is written into the folder."""
         config = folder / "config.json"  # JSON is YAML
         output = {**value["output"], "path": path}
         config.write_text(json.dumps({**value, "output": output, "runner": runner}))
@@ -61,8 +61,8 @@ class Run:
 
     @contextlib.contextmanager
     def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """Starts it in a process group of its own, as a shell does, with further arguments for the command; at the end
-        of the block it is gone, and so are the processes that it started."""
+        """Starts the command in a process group of its own, as a shell does, with further arguments. At the end of the
+        block it is gone, and so are the processes that it started."""
         command = [sys.executable, "-m", "pipeline", "run", str(self.config), *arguments]
         process = subprocess.Popen(
             command,
@@ -84,7 +84,7 @@ class Run:
                     child.kill()
 
     def finish(self, *arguments: str) -> str:
-        """Runs it to its end, which must be a good one; returns what it says."""
+        """Runs the command to its end, which must be exit code 0. Returns its output."""
         with self.started(*arguments) as process:
             said, _ = process.communicate(timeout=LONG)
         assert process.returncode == 0, said
@@ -100,17 +100,17 @@ class Run:
         return Output(self.path).read_receipts()
 
     def attempts(self) -> list[Attempt]:
-        """The parts of `maps` that have been under way for a while; nothing is written of them but their beginning."""
+        """The files of `maps` that have been in progress for a while. Only their beginning is written."""
         found = []
         for path in pathlib.Path(self.path, "tmp").glob("*.parquet.part"):
-            with contextlib.suppress(FileNotFoundError):  # it has got its name meanwhile
+            with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
                 if time.time() - path.stat().st_mtime > _A_WHILE:
                     _, _, pid, _, part = path.name.split("~")
                     found.append(Attempt(int(pid), part))
         return found
 
     def wait_for_receipts(self, process: subprocess.Popen[str], count: int) -> None:
-        """Waits until so many units are committed."""
+        """Waits until this many units are committed."""
         deadline = time.monotonic() + LONG
         while time.monotonic() < deadline and process.poll() is None:
             if len(self.receipts()) >= count:
@@ -120,7 +120,7 @@ class Run:
         raise AssertionError(f"{count} receipts were not seen:\n{process.communicate()[0]}")
 
     def wait_until_nothing_is_committed(self, seconds: float = 10) -> list[Receipt]:
-        """Waits until no receipt has come for a while, which is many units long; returns those that there are."""
+        """Waits until no receipt has come for a while, the time of many units. Returns the receipts."""
         receipts = self.receipts()
         since = time.monotonic()
         while time.monotonic() < since + seconds:
@@ -130,7 +130,7 @@ class Run:
         return receipts
 
     def wait_for(self, process: subprocess.Popen[str], part: str) -> Attempt:
-        """Waits until something is committed and the part is under way; returns the attempt at it."""
+        """Waits until a unit is committed and the file is in progress. Returns the attempt at it."""
         deadline = time.monotonic() + LONG
         while time.monotonic() < deadline and process.poll() is None:
             for attempt in self.attempts():

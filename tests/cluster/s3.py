@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, and what is put into it and looked at there."""
+"""A real S3 server on loopback, with functions to put objects into it and to list them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Store:
     """A bucket on a server.
 
     Attributes:
-      endpoint: where the server is.
+      endpoint: the address of the server.
     """
 
     endpoint: str
@@ -37,7 +37,7 @@ class Store:
         )
 
     def put(self, file: pathlib.Path, key: str) -> str:
-        """Uploads a file; returns where it is."""
+        """Uploads a file. Returns its URL."""
         self.client.upload_file(str(file), BUCKET, key)
         return self.url(key)
 
@@ -45,7 +45,7 @@ class Store:
         return f"s3://{BUCKET}/{key}"
 
     def keys(self, prefix: str) -> list[str]:
-        """The names of all objects that begin so."""
+        """The names of all objects that begin with `prefix`."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         return [each["Key"] for page in pages for each in page.get("Contents", [])]
 
@@ -54,7 +54,10 @@ class Store:
 def s3(folder: pathlib.Path) -> Iterator[Store]:
     """Serves an empty bucket while the block lasts."""
     port = free_port("127.0.0.1")
-    data, notes = folder / "data", folder / "notes"  # not every file system has the attributes that notes are kept in
+    data, notes = (
+        folder / "data",
+        folder / "notes",
+    )  # the server keeps notes in extended attributes, which not every file system has
     data.mkdir()
     notes.mkdir()
     keep = ["posix", "--sidecar", str(notes), str(data)]

@@ -1,4 +1,4 @@
-"""A server in a process of its own: started, waited for, and stopped by its id."""
+"""A server in a process of its own: start it, wait for it, and stop it by its id."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment and more, without the way to the tests' S3 server, which jobs have to bring."""
+    """The environment of this process and more, without the address of the tests' S3 server: jobs must bring that."""
     own = {name: value for name, value in os.environ.items() if name != "AWS_ENDPOINT_URL"}
     return {**own, **more}
 
 
 class Server:
-    """A process whose output goes to a file.
+    """A process that writes its output to a file.
 
     Attributes:
-      name: what error messages call it.
-      log: the file.
+      name: its name in error messages.
+      log: the file for its output.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Server:
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """SIGKILL, as when the machine is lost."""
+        """Sends SIGKILL, as if the machine were lost."""
         self._process.kill()
         self._process.wait()
 
     def stop(self) -> None:
-        """Asks it to end, and after a while makes it, with the processes that it started."""
+        """Asks the process to end. After a while, kills it and the processes that it started."""
         if self._process.poll() is not None:
             return
         children = psutil.Process(self.pid).children(recursive=True)
@@ -85,7 +85,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(server: Server) -> Iterator[Server]:
-    """Stops the server at the end of the block, however that ends."""
+    """Stops the server at the end of the block, in every case."""
     try:
         yield server
     finally:
@@ -108,7 +108,7 @@ def free_port(*hosts: str) -> int:
 
 
 def accepts(host: str, port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a server listens at this address."""
     try:
         with socket.create_connection((host, port), timeout=1):
             return True
@@ -116,7 +116,7 @@ def accepts(host: str, port: int) -> bool:
         return False
 
 
-# Those of the tests' S3 server, which every process that uses it gets by its environment.
+# The keys of the tests' S3 server. Every process that uses the server gets them from its environment.
 S3_CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "tester",
     "AWS_SECRET_ACCESS_KEY": "not-a-secret",
@@ -125,8 +125,8 @@ S3_CREDENTIALS = {
 
 
 def start_worker_pool(host: str, port: int, log: pathlib.Path) -> Server:
-    """A pool in which an engine starts Python worker processes. They work in a folder of their own."""
-    # Beam starts `python`, whichever that is.
+    """A pool in which an engine starts Python worker processes. The pool has its own working directory."""
+    # Beam starts the first `python` in the path.
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     command = [sys.executable, "-m", "tests.cluster.worker_pool", f"{host}:{port}"]
     own = log.parent / f"{log.stem}-works-here"

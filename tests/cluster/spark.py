@@ -1,4 +1,4 @@
-"""A standalone Spark cluster on one machine: a master, two workers, and beside each of these a pool of Beam's workers.
+"""A standalone Spark cluster on one machine: a master, two workers, and a pool of Beam's workers beside each of them.
 
 As with Flink (tests/cluster/flink.py), a job names one address for all pools, and each worker's executors look it up in
 a hosts file of their own.
@@ -18,7 +18,7 @@ from tests.cluster.servers import Server, accepts, free_port, running, start_wor
 
 _NAME = "beam-workers"
 
-# What Spark's own start scripts open of Java 17's modules.
+# The modules of Java 17 that Spark's own start scripts open.
 _OPENED = (
     "java.lang java.lang.invoke java.lang.reflect java.io java.net java.nio java.util java.util.concurrent "
     "java.util.concurrent.atomic sun.nio.ch sun.nio.cs sun.security.action sun.util.calendar"
@@ -27,11 +27,11 @@ _OPENED = (
 
 @contextlib.contextmanager
 def spark_cluster(libraries: pathlib.Path, folder: pathlib.Path) -> Iterator[tuple[dict[str, Any], list[Server]]]:
-    """Serves while the block lasts; gives the options for Beam that name the cluster, and the worker pools.
+    """Runs the cluster while the block lasts. Gives the options for Beam that name the cluster, and the worker pools.
 
     Args:
-      libraries: Spark's jars, with all that they need.
-      folder: for logs and what the workers keep.
+      libraries: Spark's jars, with everything that they need.
+      folder: the folder for logs and for files of the workers.
     """
     home = folder / "home"
     (home / "jars").mkdir(parents=True)
@@ -56,7 +56,7 @@ def spark_cluster(libraries: pathlib.Path, folder: pathlib.Path) -> Iterator[tup
             offers = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder / f"work-{place}")]
             entrypoint = "org.apache.spark.deploy.worker.Worker"
             command = _java(home, entrypoint, "--host", "127.0.0.1", *offers, "--webui-port", "0", url)
-            # By the environment, as executors, which are processes of their own, inherit it.
+            # In the environment, because executors are processes of their own and inherit it.
             own = {**env, "JAVA_TOOL_OPTIONS": f"-Djdk.net.hosts.file={names}"}
             worker = Server(f"Spark's worker {place}", command, folder / f"worker-{place}.log", own)
             stack.enter_context(running(worker))

@@ -1,4 +1,4 @@
-"""The same pipeline on every engine: what comes out, who worked, and what remains when a worker or the job is lost."""
+"""The same pipeline on every engine: its output, its workers, and what remains when a worker or the job is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.cluster.runs import LONG, Run
 from tests.outputs import assert_same_output
 from transforms.output import Output, read_maps
 
-# A busy machine, or a first run that fetches its servers, takes minutes.
+# A busy machine takes minutes, and so does a first run that fetches its servers.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 
@@ -62,7 +62,7 @@ def test_a_worker_killed_in_the_middle_of_a_unit_loses_nothing_else(
     done = run.receipts()
     assert {row["shard"] for row in read_maps(run.path, ["shard"])} == {receipt.unit.shard.path for receipt in done}
 
-    # What an engine gave up, it goes on with itself; for one that did not, it is enough to see that nothing is missing.
+    # An engine that gave the job up resumes it itself. For one that did not, it is enough that nothing is missing.
     said = run.finish(*([] if not engine.retries else ["--set", "runner={name: direct}"]))
     assert f"{7 - len(done)} unit{'' if len(done) == 6 else 's'} to explain, {len(done)} done before" in said
     _are_still_there(done, run)
@@ -80,7 +80,7 @@ def test_a_cancelled_job_stops_and_another_engine_computes_what_is_missing(
     run = Run.on(engine, slow, tmp_path)
     with run.started() as process:
         run.wait_for_receipts(process, 2)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: a job server gets it as well
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: a job server gets the signal too
         said, _ = process.communicate(timeout=LONG)
     assert process.returncode == 130, said
     assert "interrupted" in said
@@ -144,7 +144,7 @@ def direct_cifar10(cifar10: dict[str, Any]) -> str:
 
 
 def _are_still_there(done: list[Any], run: Run) -> None:
-    """Whether what was committed was not computed again."""
+    """Whether committed units were not computed again."""
     now = {receipt.unit.id: receipt for receipt in run.receipts()}
     assert [now[receipt.unit.id] for receipt in done] == done
     assert len(now) == 7

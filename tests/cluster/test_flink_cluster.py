@@ -1,4 +1,4 @@
-"""The Flink cluster itself, without a job: real processes that find each other, are missed, and are replaced."""
+"""The Flink cluster itself, without a job: real processes find each other, are missed, and are replaced."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def test_a_killed_task_manager_is_missed_and_replaced(cluster: FlinkCluster) -> 
     cluster.replace_task_manager(0)
     other.wait_until(lambda: cluster.registered() == {"taskmanager-0", "taskmanager-1"})
     assert cluster.task_managers[0].pid != lost.pid
-    other.wait_until(lambda: cluster.get("overview")["slots-available"] == 2)  # which it tells after it has registered
+    other.wait_until(
+        lambda: cluster.get("overview")["slots-available"] == 2
+    )  # a TaskManager reports it after it has registered
 
 
 def test_each_task_manager_finds_its_own_worker_pool_at_the_one_address(cluster: FlinkCluster) -> None:

@@ -1,4 +1,4 @@
-"""Jobs on Flink: what happens to them when their launcher, its job server or a second job gets in the way."""
+"""Jobs on Flink: what happens to them when the launcher or its job server ends, or a second job runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.cluster.runs import LONG, Run
 from tests.cluster.servers import ROOT, Server, accepts, free_port, running
 from tests.outputs import assert_same_output
 
-# A busy machine, or a first run that fetches its servers, takes minutes.
+# A busy machine takes minutes, and so does a first run that fetches its servers.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 
@@ -28,7 +28,7 @@ def test_every_option_of_the_example_is_run(flink: Engine) -> None:
     example = yaml.safe_load((ROOT / "configs" / "flink.yaml").read_text())["runner"]
     assert flink.runner["name"] == example["name"]
     assert flink.runner["options"].keys() == example["options"].keys()
-    ours = {"flink_master", "flink_job_server_jar", "environment_config"}  # which are where the cluster is
+    ours = {"flink_master", "flink_job_server_jar", "environment_config"}  # the addresses of the cluster
     assert {name: value for name, value in flink.runner["options"].items() if name not in ours} == {
         name: value for name, value in example["options"].items() if name not in ours
     }
@@ -39,7 +39,7 @@ def test_two_jobs_at_once_on_one_output_leave_one_part_of_each_unit(
 ) -> None:
     run = Run.on(flink, dataset, tmp_path)
     with contextlib.ExitStack() as stack:
-        # One slot each, so that both run.
+        # One slot for each job, so that both run.
         both = [stack.enter_context(run.started("--", "--parallelism=1")) for _ in range(2)]
         said = [process.communicate(timeout=LONG)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
@@ -80,7 +80,7 @@ def test_a_lost_job_server_does_not_leave_its_job_behind(
 def test_where_the_launcher_does_not_know_flink_an_interrupt_says_that_the_job_goes_on(
     flink: Engine, cluster: FlinkCluster, slow: dict[str, Any], tmp_path: pathlib.Path
 ) -> None:
-    """Its job server runs elsewhere, and alone is told where Flink is."""
+    """Its job server runs elsewhere, and only the job server knows where Flink is."""
     port = free_port("127.0.0.1")
     options = {**flink.runner["options"], "job_endpoint": f"127.0.0.1:{port}"}
     jar = options.pop("flink_job_server_jar")
@@ -96,7 +96,7 @@ def test_where_the_launcher_does_not_know_flink_an_interrupt_says_that_the_job_g
     assert process.returncode == 130, said
     assert f"the job {run.job} may go on" in said
     assert "let runner.options.flink_master say where Flink is" in said
-    assert cluster.states(run.job) == ["RUNNING"]  # which is why it has to be said
+    assert cluster.states(run.job) == ["RUNNING"]  # so the command must say it
     said = Flink.at(cluster.rest).cancel(run.job)  # type: ignore[union-attr]
     assert said == f"Flink ended the job {run.job} (CANCELED)"
 
@@ -131,7 +131,7 @@ def test_with_beam_on_its_class_path_a_cluster_keeps_one_worker_for_a_whole_job(
 
 
 def _wait_for_job_server(process: subprocess.Popen[str]) -> psutil.Process:
-    """The Java that the launcher started, once it is there."""
+    """The Java process that the launcher started, as soon as it exists."""
     launcher = psutil.Process(process.pid)
     for _ in range(LONG * 10):
         found = [child for child in launcher.children(recursive=True) if "java" in child.name()]

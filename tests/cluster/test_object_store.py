@@ -1,4 +1,4 @@
-"""Shards, model and output on a real S3 server: every command, and workers that have no folder in common."""
+"""Shards, model and output on a real S3 server: every command, and workers without a common folder."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.cluster.servers import ROOT, S3_CREDENTIALS, environment, free_port
 from tests.outputs import assert_same_output
 from transforms.output import read_maps
 
-# A busy machine, or a first run that fetches its servers, takes minutes.
+# A busy machine takes minutes, and so does a first run that fetches its servers.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A bucket, which this process too has its way to; skipped where there is no server."""
+    """A bucket that this process can reach too; skipped if there is no server."""
     before = {name: os.environ.get(name) for name in (*S3_CREDENTIALS, "AWS_ENDPOINT_URL")}
     try:
         with s3(tmp_path_factory.mktemp("s3")) as store:
@@ -43,7 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def stored(store: Store, dataset: dict[str, Any]) -> dict[str, Any]:
-    """The dataset's configuration, all of whose files are in the bucket."""
+    """The configuration of the dataset, with all files in the bucket."""
     shards = pathlib.Path(dataset["input"]["shards"]).parent
     for shard in shards.glob("*.tfrecord"):
         store.put(shard, f"shards/{shard.name}")
@@ -57,7 +57,7 @@ def stored(store: Store, dataset: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def direct_stored(store: Store, stored: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The output in the bucket of a direct run."""
+    """The output of a direct run, in the bucket."""
     run = Run.to(stored["output"]["path"], {"name": "direct"}, stored, tmp_path_factory.mktemp("direct"))
     run.finish("--", f"--s3_endpoint_url={store.endpoint}")
     return run.path
@@ -76,14 +76,14 @@ def test_a_bucket_gets_what_a_folder_gets(direct_stored: str, expected: str, sto
 def test_workers_with_no_folder_in_common_write_to_a_bucket(
     flink: Engine, store: Store, stored: dict[str, Any], direct_stored: str, tmp_path: pathlib.Path
 ) -> None:
-    """They are told of the endpoint by the job alone, and each works in a folder of its own."""
+    """Only the job tells them the endpoint, and each works in a folder of its own."""
     options = {**flink.runner.get("options", {}), "s3_endpoint_url": store.endpoint}
     run = Run.to(store.url(f"out-{flink.name}"), {**flink.runner, "options": options}, stored, tmp_path)
     run.finish()
     assert_same_output(run.path, direct_stored)
     assert len({receipt.worker for receipt in run.receipts()}) == flink.processes
     assert not store.keys(f"out-{flink.name}/tmp/")
-    # And it is gone on with.
+    # The same command resumes it.
     lost = next(key for key in store.keys(f"out-{flink.name}/receipts/") if "large" not in key)
     store.client.delete_object(Bucket=BUCKET, Key=lost)
     said = run.finish("--set", "runner={name: direct}", "--", f"--s3_endpoint_url={store.endpoint}")
@@ -162,7 +162,7 @@ def test_keys_to_a_store_are_not_written_beside_the_output(
 
 
 def fullgrad(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """The command line, in a process that knows the keys and not the server."""
+    """Runs the command line in a process that knows the keys but not the server."""
     return subprocess.run(
         [sys.executable, "-m", "pipeline", *arguments],
         cwd=ROOT,
