@@ -1,1 +1,1 @@
-"""What a run needs to know of Beam's runners: their options, their jobs, and where their job servers come from."""
+"""Beam's runners: their options, their jobs, and their job servers."""

@@ -1,6 +1,6 @@
-"""Flink's own REST interface: whether a cluster answers, and cancelling a job there.
+"""Asks Flink's own REST interface whether a cluster answers, and cancels jobs there.
 
-Beam's job server does not pass a cancel on to a job that runs, so that it takes Flink itself to stop one.
+Beam's job server does not pass a cancel on to a running job, so only Flink itself can stop one.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-# States that a job does not leave again.
+# The states in which a job stays.
 _ENDED = ("FINISHED", "CANCELED", "FAILED")
 
 _ANSWER_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
 
-# How long a job that was told to end is waited for. Workers drop their units, which takes a few seconds.
+# How long to wait for the end of a cancelled job. Its workers drop their units, which takes a few seconds.
 _CANCEL_SECONDS = 60.0
 
-# The job server, or Flink alone, may still be at work on a job that was just submitted.
+# How long to wait until Flink lists a job that was just submitted.
 _APPEAR_SECONDS = 15.0
 
-# As in Flink's own client, a proxy is not asked: clusters are where the launcher reaches them directly.
+# Like Flink's own client, this asks no proxy: the launcher reaches clusters directly.
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FlinkJob:
-    """A job as Flink lists it: its id, its name, and its state, such as RUNNING."""
+    """A job in Flink: its id, its name, and its state, such as RUNNING."""
 
     id: str
     name: str
@@ -53,7 +53,7 @@ class Flink:
 
     @classmethod
     def at(cls, master: str) -> Flink | None:
-        """The cluster that the option `flink_master` names; None for `[local]` and `[auto]`, which name none."""
+        """The cluster that the option `flink_master` names; None for `[local]` and `[auto]`, which name no cluster."""
         address = master.strip().rstrip("/")
         if not address or address.startswith("["):
             return None
@@ -63,21 +63,21 @@ class Flink:
         """The cluster's version, such as 1.20.5.
 
         Raises:
-          OSError: nobody answers there, or it is no Flink.
+          OSError: nothing answers there, or something other than Flink does.
         """
         return str(self._ask("GET", "config")["flink-version"])
 
     def jobs(self, name: str) -> list[FlinkJob]:
-        """The jobs with that name, those that have ended as well.
+        """The jobs with that name, including those that have ended.
 
         Raises:
-          OSError: nobody answers there, or it is no Flink.
+          OSError: nothing answers there, or something other than Flink does.
         """
         listed = self._ask("GET", "jobs/overview")["jobs"]
         return [FlinkJob(job["jid"], job["name"], job["state"]) for job in listed if job["name"] == name]
 
     def cancel(self, name: str) -> str:
-        """Cancels the jobs with that name and waits for their end; returns what became of them, as a clause."""
+        """Cancels the jobs with that name, waits for their end, and returns what happened to them, as a clause."""
         try:
             jobs = self._wait_for(name)
             if not jobs:
@@ -105,7 +105,7 @@ class Flink:
         return jobs
 
     def _wait_for_end(self, job: FlinkJob) -> str:
-        """Waits for the end of a job; returns the state in which it is then."""
+        """Waits for the end of a job and returns its last state."""
         deadline = time.monotonic() + _CANCEL_SECONDS
         while True:
             [now] = [each for each in self.jobs(job.name) if each.id == job.id] or [job]
@@ -114,10 +114,10 @@ class Flink:
             time.sleep(_LOOK_SECONDS)
 
     def _ask(self, method: str, path: str) -> Any:
-        """What the interface answers, parsed.
+        """The parsed answer of the interface.
 
         Raises:
-          OSError: nobody answers, or not as Flink does; with a reason to be put in brackets.
+          OSError: nothing answers, or not as Flink does; the message fits into brackets.
         """
         request = urllib.request.Request(f"{self.url}/{path}", method=method)
         try:

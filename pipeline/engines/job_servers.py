@@ -1,8 +1,8 @@
-"""Makes Beam's job server for Flink, or for Spark, from the modules that it consists of.
+"""Makes Beam's job server for Flink or Spark from its modules.
 
-Beam publishes it as one jar with everything in it, and downloads that where it is not given one. A registry may have
-the modules and not that jar. Maven fetches the modules then, and a jar that only names them is put beside them: Java
-starts it like the one jar, and Beam sends those that it names with each job.
+Beam publishes the job server as one jar with everything in it, and downloads that jar if it is given none. A registry
+may have the modules and not that jar. Then Maven fetches the modules, and a jar that only names them is put beside
+them. Java starts it like the one jar, and Beam sends the named jars with each job.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ import zipfile
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-# Job servers take jobs of other Beam versions than their own; docs/running.md says which ones were run together.
+# A job server takes jobs of other Beam versions. docs/running.md says which versions were run together.
 _BEAM = "2.62.0"
 _FLINK = "1.20.5"
 _SPARK = "3.5.9"
 
 
 class CannotMake(ValueError):
-    """The job server cannot be made here; one sentence that says what is missing."""
+    """The job server cannot be made on this machine; one sentence that says what is missing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class JobServer:
-    """What a job server is made of.
+    """The parts of a job server.
 
     Attributes:
       name: of the jar.
-      main_class: where it starts.
-      modules: what it consists of, with what these need, each GROUP:NAME:VERSION.
-      held: versions for what is needed.
+      main_class: the class that Java starts.
+      modules: its modules, each GROUP:NAME:VERSION; Maven adds what they depend on.
+      held: modules whose versions are fixed if a dependency asks for them.
     """
 
     name: str
@@ -50,7 +50,7 @@ class JobServer:
 
     @property
     def option(self) -> str:
-        """Beam's option that names the jar."""
+        """Beam's option for the jar."""
         return f"{self.name.replace('-', '_')}_jar"
 
 
@@ -75,18 +75,18 @@ SPARK = JobServer(
     (),
 )
 
-# What Beam's own job servers open of Java's modules.
+# The modules of Java that Beam's own job servers open.
 _OPENED = "java.base/java.lang java.base/java.util java.base/java.nio java.base/sun.nio.ch"
 
 _LIBRARIES = "libs"
 
 
 def make_job_server(server: JobServer, folder: pathlib.Path) -> pathlib.Path:
-    """Makes a job server in a folder: the jar, and the jars that it names in `libs` beside it. Needs Maven and Java.
+    """Makes a job server in a folder: the jar, and beside it `libs` with the jars that it names. Needs Maven and Java.
 
     Args:
-      server: which one.
-      folder: where; it must be empty, or not be there yet. Nothing is left in it if this fails.
+      server: FLINK or SPARK.
+      folder: a folder that is empty or does not exist yet. Nothing is left in it if this fails.
 
     Returns:
       The jar.
@@ -146,10 +146,10 @@ def _dependencies(modules: Sequence[str]) -> str:
 
 
 def _fetch(pom: pathlib.Path, libraries: pathlib.Path) -> None:
-    """Has Maven fetch the modules, and what they need, into a folder.
+    """Lets Maven fetch the modules and their dependencies into a folder.
 
     Raises:
-      CannotMake: it fails.
+      CannotMake: Maven fails.
     """
     command = ["mvn", "--quiet", "--batch-mode", "--no-transfer-progress", f"--file={pom}"]
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={libraries}"]
@@ -159,17 +159,17 @@ def _fetch(pom: pathlib.Path, libraries: pathlib.Path) -> None:
 
 
 def last_words(text: str) -> str:
-    """The one line that says what is wrong, of what Maven, Go or pip say."""
+    """The line in the output of Maven, Go or pip that says what is wrong."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [line.strip().removeprefix("[ERROR] ") for line in plain.splitlines() if line.strip()] or ["no reason"]
-    # Its last lines are about Maven itself; one before them names what is missing.
+    # Maven's last lines are about itself; an earlier one names what is missing.
     said = next((line for line in lines if "not find" in line.lower() or "not transfer" in line.lower()), lines[0])
-    # Which registry is asked is a matter of its configuration, and may have a password in it.
+    # The address of the registry comes from its configuration and may hold a password.
     return re.sub(r"\s*\(?https?://\S*", "", said)[:400].strip()
 
 
 def _manifest(server: JobServer, libraries: Sequence[str]) -> str:
-    """The jar's manifest, whose lines have at most 72 bytes and go on behind a space."""
+    """The jar's manifest. Its lines have at most 72 bytes; a line that begins with a space continues the one before."""
     entries = (
         "Manifest-Version: 1.0",
         f"Main-Class: {server.main_class}",

@@ -1,4 +1,4 @@
-"""One job on an engine: submitted, waited for, and cancelled when the launcher is interrupted or loses sight of it."""
+"""Submits one job to an engine, waits for its end, and cancels it if the launcher is interrupted or loses it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pipeline.engines.options import flink_of, job_name
 
 
 class JobFailed(RuntimeError):
-    """The engine did not run the job to its end; a clause that says why, and what became of the job."""
+    """The engine did not run the job to its end; a clause that says why, and what happened to the job."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The launcher was interrupted; a clause that says what became of the job, empty where nothing is left of it."""
+    """The launcher was interrupted; a clause that says what happened to the job, empty if nothing is left of it."""
 
 
 def new_pipeline(runner: Runner, flags: Sequence[str]) -> beam.Pipeline:
@@ -42,11 +42,11 @@ def run_to_its_end(pipeline: beam.Pipeline, runner: Runner, flags: Sequence[str]
     try:
         result = pipeline.run()
         if threading.current_thread() is threading.main_thread():
-            # Beam's own handler stops a job server that it started, after which nobody could cancel the job by it.
+            # Beam's own handler would stop the job server that it started, and nobody could cancel the job then.
             signal.signal(signal.SIGINT, on_interrupt)
         state = result.wait_until_finish()
     except KeyboardInterrupt as error:
-        # The job runs elsewhere, and would go on beside the next one.
+        # A job that runs elsewhere would go on beside the next one.
         raise Interrupted(_cancelled(result, runner, flags)) from error
     except Exception as error:  # runners raise whatever they raise
         parts = [_reason(error), _hint(error, runner), _left_behind(runner, flags)]
@@ -58,16 +58,16 @@ def run_to_its_end(pipeline: beam.Pipeline, runner: Runner, flags: Sequence[str]
 
 
 def _runner(name: str) -> PipelineRunner | str:
-    # By class: the name DirectRunner may look for another runner's binary, and download it.
+    # The name DirectRunner may look for another runner's binary and download it, so this takes the class.
     return FnApiRunner() if name == "direct" else name
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, in one line."""
-    # gRPC's own text is of several lines, the last of which says nothing.
+    """The message of an error in one line."""
+    # gRPC's own text has several lines, and the last one says nothing.
     details = error.details() if isinstance(error, grpc.RpcError) and hasattr(error, "details") else None
     lines = (details or str(error)).strip().splitlines() or [type(error).__name__]
-    # Python says what is wrong behind the places where it was, and Java before them.
+    # Python says what is wrong after the stack, Java before it.
     of_java = any(line.startswith("\tat ") for line in lines)
     return lines[0 if of_java else -1].strip().rstrip(".")
 
@@ -81,7 +81,7 @@ def _hint(error: Exception, runner: Runner) -> str:
 
 
 def _cancelled(result: PipelineResult | None, runner: Runner, flags: Sequence[str]) -> str:
-    """Cancels a job; returns what became of it, as a clause, empty for one that ends with the launcher."""
+    """Cancels a job. Returns what happened to it as a clause, empty for a job that ends with the launcher."""
     name = job_name(flags)
     try:
         problem = _cancel(result)
@@ -103,7 +103,7 @@ def _cancelled(result: PipelineResult | None, runner: Runner, flags: Sequence[st
 
 
 def _cancel(result: PipelineResult | None) -> str | None:
-    """Tells Beam to cancel a job; returns why it could not."""
+    """Tells Beam to cancel a job. Returns why it could not, or None."""
     if result is None:
         return None
     try:
@@ -114,7 +114,7 @@ def _cancel(result: PipelineResult | None) -> str | None:
 
 
 def _left_behind(runner: Runner, flags: Sequence[str]) -> str:
-    """What became of a job whose engine failed it, or whose job server was lost: in Flink it would go on."""
+    """What happened to a job that failed or whose job server was lost. In Flink such a job would go on."""
     cluster = flink_of(flags) if runner.name == "FlinkRunner" else None
     name = job_name(flags)
     if cluster is None or name is None:

@@ -1,4 +1,4 @@
-"""Options for Beam: from the configuration and the command line to flags, and what of them can be checked."""
+"""Turns the options for Beam, from configuration and command line, into flags, and checks them."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from pipeline.engines.job_servers import FLINK, SPARK, JobServer
 
 
 class UnusableEngine(ValueError):
-    """The engine, or an option for it, cannot be used; one sentence that names it and what would be right."""
+    """The engine or an option for it cannot be used; one sentence that names it and what would be right."""
 
 
-# What Beam's job server for Flink takes and does nothing with in a batch job.
+# Options that Beam's job server for Flink takes and ignores in a batch job.
 _WITHOUT_EFFECT = ("number_of_execution_retries", "execution_retry_delay")
 
 
 def beam_flags(runner: Runner, further: Sequence[str], run: str) -> tuple[str, ...]:
-    """The options for Beam as flags, those of the command line last, where they win.
+    """The options for Beam as flags. Those of the command line come last, so they win.
 
-    A job gets a name of its own, `fullgrad-RUN` or that in `job_name` with the run behind it, by which it can be found
-    in its engine. Dataflow takes no two jobs of one name at a time, so that a name for it is kept as it is.
+    A job gets its own name, `fullgrad-RUN` or `JOB_NAME-RUN`, by which it can be found in its engine. A name for
+    Dataflow is kept as it is, because Dataflow refuses a second job with the same name.
 
     Args:
       runner: which engine, and the configuration's options.
-      further: those of the command line.
+      further: the options of the command line.
       run: the run's id.
 
     Raises:
@@ -81,15 +81,15 @@ def job_name(flags: Sequence[str]) -> str | None:
 
 
 def flink_of(flags: Sequence[str]) -> Flink | None:
-    """The Flink cluster that the flags name; None where they name none."""
+    """The Flink cluster that the flags name; None if they name none."""
     return Flink.at(PipelineOptions(list(flags)).view_as(FlinkRunnerOptions).flink_master)
 
 
 def check_reachable(runner: Runner, flags: Sequence[str]) -> None:
-    """Refuses an engine that would not get the job, while nothing has been done yet.
+    """Refuses an engine that could not be given the job, before anything is written.
 
     Raises:
-      UnusableEngine: there is no Java to start Beam's job server with, or no Flink cluster where one is said to be.
+      UnusableEngine: there is no Java to start Beam's job server, or no Flink cluster at the given address.
     """
     options = PipelineOptions(list(flags))
     if runner.name not in ("FlinkRunner", "SparkRunner") or options.view_as(PortableOptions).job_endpoint:
@@ -118,7 +118,7 @@ def check_options(flags: Sequence[str], what: str = "runner.options") -> Pipelin
 
     Args:
       flags: as on Beam's command line.
-      what: what an error calls them.
+      what: their name in an error message.
 
     Raises:
       UnusableEngine: Beam does not know one, or does not take its value.
@@ -147,7 +147,7 @@ def check_options(flags: Sequence[str], what: str = "runner.options") -> Pipelin
 
 
 def _check_prism(location: str | None) -> None:
-    """Refuses what Beam would download a binary for."""
+    """Refuses options with which Beam would download a binary."""
     if location is None or not os.path.isfile(location):
         package = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam.__version__}"
         is_wrong = "is missing" if location is None else f"is {location}, which is no file"
@@ -159,7 +159,7 @@ def _check_prism(location: str | None) -> None:
 
 
 def _check_jar(server: JobServer, jar: str | None, submit_one_jar: bool) -> None:
-    """Refuses a job server that is not there, or that is not whole where it must be."""
+    """Refuses a job server that does not exist, or that is not one whole jar if it must be."""
     if jar is None or "://" in jar:
         return
     key = f"runner.options.{server.option}"
