@@ -15,7 +15,17 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 EXAMPLES = re.findall(r"^## (Add .*)$", TEXT, re.MULTILINE)
-COPIED = ("transforms", "pipeline", "tests", "docs", "README.md", "CONTRIBUTING.md", "LICENSE", "pyproject.toml")
+COPIED = (
+    "transforms",
+    "pipeline",
+    "tests",
+    "docs",
+    "configs",
+    "README.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "pyproject.toml",
+)
 
 
 def blocks(example: str) -> list[tuple[str, str]]:
@@ -48,7 +58,7 @@ def write_file(folder: pathlib.Path, code: str) -> pathlib.Path:
 
 
 def copy_of_the_repository(folder: pathlib.Path) -> pathlib.Path:
-    for name in COPIED:
+    for name in (*COPIED, *(path.name for path in ROOT.glob("*.py"))):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
