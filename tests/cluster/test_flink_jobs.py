@@ -128,9 +128,8 @@ def test_without_beam_on_its_class_path_a_cluster_gives_the_same_and_starts_work
         starts = engine.workers_started()
     assert_same_output(run.path, expected)
     assert {receipt.models_loaded for receipt in run.receipts()} == {1}
-    assert (
-        len({receipt.worker for receipt in run.receipts()}) == 2
-    )  # one worker for each TaskManager while units are explained
+    # While units are explained, there is one worker for each TaskManager.
+    assert len({receipt.worker for receipt in run.receipts()}) == 2
     assert sum(starts) > 2
 
 
