@@ -346,7 +346,7 @@ def compare(cases: Sequence[Case], data: pathlib.Path, rounds: int, batch_size: 
         ],
     )
     report.table(
-        "From the command to its first explained batch, seconds: all imported, the model loaded and taken apart, the "
+        "From the command to its first explained batch, seconds: all imported, the model loaded and exposed, the "
         "rest checked and planned, the first batch traced, compiled and explained; alone: what that batch takes there",
         ("model", *runs[cases[0].name][0].startup, "first batch, alone"),
         [

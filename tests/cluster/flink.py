@@ -1,9 +1,9 @@
 """A Flink cluster on one machine: a JobManager, TaskManagers, and a pool of Beam's workers beside each TaskManager.
 
 A job names one address for all worker pools (`environment_config`), and every TaskManager asks there for its workers.
-On machines or pods of their own that is `localhost:50000`. On one machine two pools cannot have one address, so the
-address has a name, `WORKERS`, that every TaskManager looks up in a hosts file of its own (`-Djdk.net.hosts.file`), and
-finds there one of the addresses 127.0.0.1, 127.0.0.2 …, of which Linux has the whole block on loopback.
+If each TaskManager has its own machine or pod, the address is `localhost:50000`. On one machine, two pools cannot share
+an address. So the address is a host name, `WORKERS`. Every TaskManager looks it up in its own hosts file
+(`-Djdk.net.hosts.file`), which maps it to one of 127.0.0.1, 127.0.0.2 …: Linux has this whole block on loopback.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class FlinkCluster:
             return set()
 
     def free_slots(self) -> int:
-        """The number of free slots, which a TaskManager reports after it has registered; 0 while nobody answers."""
+        """The number of free slots, which a TaskManager reports after it has registered; 0 while the JobManager does
+        not answer."""
         try:
             return int(self.get("overview")["slots-available"])
         except OSError:
@@ -137,7 +138,7 @@ class FlinkCluster:
         """The answer of the REST interface.
 
         Raises:
-          OSError: nobody answers.
+          OSError: there is no answer.
         """
         with urllib.request.urlopen(f"http://{self.rest}/{path}", timeout=10) as answer:
             return json.load(answer)

@@ -54,10 +54,8 @@ class Store:
 def s3(folder: pathlib.Path) -> Iterator[Store]:
     """Serves an empty bucket while the block lasts."""
     port = free_port("127.0.0.1")
-    data, notes = (
-        folder / "data",
-        folder / "notes",
-    )  # the server keeps notes in extended attributes, which not every file system has
+    # By default the server keeps notes in extended attributes, which not every file system has.
+    data, notes = folder / "data", folder / "notes"
     data.mkdir()
     notes.mkdir()
     keep = ["posix", "--sidecar", str(notes), str(data)]

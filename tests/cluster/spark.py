@@ -1,7 +1,7 @@
 """A standalone Spark cluster on one machine: a master, two workers, and a pool of Beam's workers beside each of them.
 
-As with Flink (tests/cluster/flink.py), a job names one address for all pools, and each worker's executors look it up in
-a hosts file of their own.
+As with Flink (tests/cluster/flink.py), a job names one address for all pools. The executors of each worker look it up
+in their own hosts file.
 """
 
 from __future__ import annotations

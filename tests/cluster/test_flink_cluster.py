@@ -41,9 +41,8 @@ def test_a_killed_task_manager_is_missed_and_replaced(cluster: FlinkCluster) -> 
     cluster.replace_task_manager(0)
     other.wait_until(lambda: cluster.registered() == {"taskmanager-0", "taskmanager-1"})
     assert cluster.task_managers[0].pid != lost.pid
-    other.wait_until(
-        lambda: cluster.get("overview")["slots-available"] == 2
-    )  # a TaskManager reports it after it has registered
+    # A TaskManager reports its slots after it has registered.
+    other.wait_until(lambda: cluster.get("overview")["slots-available"] == 2)
 
 
 def test_each_task_manager_finds_its_own_worker_pool_at_the_one_address(cluster: FlinkCluster) -> None:

@@ -127,6 +127,7 @@ def test_with_beam_on_its_class_path_a_cluster_keeps_one_worker_for_a_whole_job(
         run.finish("--", "--environment_cache_millis=60000")
         assert engine.workers_started() == [1, 1]
     assert_same_output(run.path, expected)
+    # One worker for each TaskManager.
     assert len({receipt.worker for receipt in run.receipts()}) == 2
 
 

@@ -1,7 +1,8 @@
 """Beam's worker pool on one loopback address: `python -m tests.cluster.worker_pool HOST:PORT`.
 
-It is `python -m apache_beam.runners.worker.worker_pool_main` but for two things: that one listens on every address of
-the machine, and leaves its worker processes behind when it is terminated.
+It differs from `python -m apache_beam.runners.worker.worker_pool_main` in two ways. Beam's pool listens on every
+address of the machine, and its worker processes remain when it is terminated. This one listens on one address and ends
+its workers.
 """
 
 from __future__ import annotations

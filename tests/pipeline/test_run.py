@@ -16,10 +16,9 @@ import keras
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
-from pipeline.cli import main, run_config
+from pipeline.cli import run_config
 from pipeline.config import Config
 from pipeline.run import CannotRun, launch, prepare
 from pipeline.summary import Summary
@@ -41,15 +40,6 @@ def _maps(value: dict[str, Any]) -> list[dict[str, Any]]:
 def _classes(value: dict[str, Any]) -> dict[int, dict[str, Any]]:
     table = read_table(f"{value['output']['path']}/classes.parquet")
     return {row["class"]: row for row in table.to_pylist()}
-
-
-@pytest.fixture
-def dataset(tmp_path: pathlib.Path) -> dict[str, Any]:
-    """A configuration for two TFRecord shards of 20 and 13 images."""
-    samples = encoded_images(33)
-    shards.write_tfrecord(tmp_path / "a.tfrecord", samples[:20])
-    shards.write_tfrecord(tmp_path / "b.tfrecord", samples[20:])
-    return configuration(tmp_path, str(tmp_path / "*.tfrecord"))
 
 
 def test_a_run_writes_a_row_an_image_and_a_row_a_class(dataset: dict[str, Any]) -> None:
@@ -422,54 +412,6 @@ def test_a_sigkilled_or_interrupted_run_is_gone_on_with(dataset: dict[str, Any],
         [row["total"] for row in _maps(value)], map_figures(np.stack([row["map"] for row in _maps(value)]))[:, 0]
     )
     assert os.listdir(tmp_path / "out" / "tmp") == []
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--no_such_option=3"], "Beam knows no option 'no_such_option'"),
-        (["--direct_num_workers=many"], "direct_num_workers: invalid int value: 'many'"),
-        (["--runner=FlinkRunner"], "runner.name names the runner"),
-    ],
-)
-def test_a_beam_option_that_beam_does_not_take_is_refused_before_the_run(
-    dataset: dict[str, Any], options: list[str], words: str
-) -> None:
-    with pytest.raises(CannotRun) as error:
-        prepare(Config.from_dict(dataset), options)
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
-    assert not os.path.exists(dataset["output"]["path"])
-
-
-@pytest.mark.parametrize(
-    ("location", "words"),
-    [({}, "is missing"), ({"prism_location": "nowhere/prism"}, "is nowhere/prism, which is no file")],
-)
-def test_prism_is_never_downloaded(dataset: dict[str, Any], location: dict[str, str], words: str) -> None:
-    value = {**dataset, "runner": {"name": "PrismRunner", "options": location}}
-    with pytest.raises(CannotRun, match=f"prism_location {words}.*`go install .*/cmd/prism@v2") as error:
-        prepare(Config.from_dict(value))
-    assert "\n" not in str(error.value)
-
-
-def test_a_runner_that_gives_up_is_told_of_in_one_sentence(
-    dataset: dict[str, Any], capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path
-) -> None:
-    config = tmp_path / "config.json"
-    nobody = {"name": "PrismRunner", "options": {"job_endpoint": "localhost:1", "job_server_timeout": 1}}
-    config.write_text(json.dumps({**dataset, "runner": nobody}))
-    assert main(["run", str(config)]) == 1
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert last.startswith("fullgrad: PrismRunner did not run the job to its end: ")
-    assert last.endswith("the same command goes on with what is missing")
-
-
-def test_beam_options_of_the_command_line_win_over_the_configuration_s(dataset: dict[str, Any]) -> None:
-    value = {**dataset, "runner": {"options": {"direct_num_workers": 3, "worker_machine_type": "n1-standard-4"}}}
-    plan = prepare(Config.from_dict(value), ["--direct_num_workers=1"])
-    options = PipelineOptions(list(plan.beam_flags)).get_all_options()
-    assert (options["direct_num_workers"], options["machine_type"]) == (1, "n1-standard-4")
 
 
 def test_an_output_that_cannot_be_written_or_found_again_is_refused(
