@@ -6,6 +6,7 @@ import dataclasses
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.config import Config
 from pipeline.engines.options import beam_flags
@@ -40,8 +41,8 @@ class Plan:
       beam_flags: options for Beam, as on its command line.
       left_out: in words, what was found beside the images in folders and is not read; empty for nothing.
       fields: one line that says which fields of the shards hold image, id and label; None if no shard shows it.
-      startup: when everything was `imported`, the `model` loaded and `compared` with what is explained, and all
-        `planned`; seconds since the epoch.
+      startup: when everything was `imported`, the `model` loaded, all `planned`, and the exposed logits `compared` with
+        the model's own; seconds since the epoch.
     """
 
     config: Config
@@ -93,8 +94,10 @@ def _prepare(config: Config, beam_options: Sequence[str]) -> Plan:
     model = load_once(spec)
     startup["model"] = time.time()
     model.check(config.explain.targets, config.explain.method)
-    agreement = model.compare()
-    startup["compared"] = time.time()
+    # Planning waits for files meanwhile.
+    beside = ThreadPoolExecutor(1, thread_name_prefix="compare")
+    agreement = beside.submit(model.compare)
+    beside.shutdown(wait=False)
 
     fields = field_names(config)
     labelled = fields.label != ""
@@ -125,7 +128,9 @@ def _prepare(config: Config, beam_options: Sequence[str]) -> Plan:
     counts = [unit.records for unit in units if unit.records is not None]
     settings = worker_settings(config, run=run, spec=spec, output=output, unit_images=max(counts, default=None))
     startup["planned"] = time.time()
-    return Plan(config, settings, receipts, units, model, agreement, flags, str(left_out), found, startup)
+    agreed = agreement.result()
+    startup["compared"] = time.time()
+    return Plan(config, settings, receipts, units, model, agreed, flags, str(left_out), found, startup)
 
 
 def _check_file_systems(config: Config) -> None:
