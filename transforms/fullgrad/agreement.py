@@ -70,7 +70,7 @@ def compare(exposed: Exposed, images: np.ndarray, logits: np.ndarray, own: np.nd
 def _compare_uncompiled(exposed: Exposed, images: np.ndarray) -> Agreement:
     with ThreadPoolExecutor(1) as beside:
         own = beside.submit(own_output, exposed, images)
-        logits, _ = exposed.folded.run(ops.convert_to_tensor(images), _untapped)
+        logits, _ = exposed.folded.run(ops.convert_to_tensor(images), autodiff.untapped)
         return compare(exposed, images, ops.convert_to_numpy(logits), own.result())
 
 
@@ -158,7 +158,7 @@ def first_difference(exposed: Exposed, images: np.ndarray, limit: float) -> Step
     tensor = ops.convert_to_tensor(images)
     own = {exposed.program.input: tensor}
     made = {exposed.folded: dict(own), exposed: dict(own)}
-    runs = {each: terms.Run(_untapped, each.places) for each in made}
+    runs = {each: terms.Run(autodiff.untapped, each.places) for each in made}
     calls = _calls_by_last_step(exposed.program)
     for i, step in enumerate(exposed.program.steps):
         own.update(zip(step.outputs, keras.tree.flatten(step.call(own)), strict=True))
@@ -247,7 +247,3 @@ def _of_range(these: np.ndarray, those: np.ndarray, known: np.ndarray, logits: n
 def _softmax(logits: np.ndarray) -> np.ndarray:
     shifted: np.ndarray = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-def _untapped(tensor: Tensor, read: object = None) -> Tensor:
-    return tensor

@@ -69,7 +69,7 @@ def _gradients(exposed: Exposed, images: Tensor, targets: Tensor, options: Optio
 
     def forward(tap: autodiff.Tap) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         x = tap(images)
-        logits, _ = exposed.run(x, _untapped)
+        logits, _ = exposed.run(x, autodiff.untapped)
         chosen = resolve(targets, logits)
         return objective(logits, chosen, options.contrast), (x, logits, chosen)
 
@@ -132,7 +132,7 @@ def _grad_cam(exposed: Exposed, images: Tensor, targets: Tensor, options: Option
             return dataclasses.replace(rule, apply=apply)
 
         watched = _with_rules(exposed, lambda step, rule: tapped(rule) if step is last else rule)
-        logits, _ = watched.run(images, _untapped)
+        logits, _ = watched.run(images, autodiff.untapped)
         chosen = resolve(targets, logits)
         return objective(logits, chosen, options.contrast), (found[0], logits, chosen)
 
@@ -257,7 +257,7 @@ def _smoothed(exposed: Exposed, options: Options, sibling: Sibling) -> _MakeMaps
     """Averages the evidence over noisy copies; logits and explained classes are those of the image itself."""
 
     def clean(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits, _ = exposed.run(images, _untapped)
+        logits, _ = exposed.run(images, autodiff.untapped)
         return logits, resolve(targets, logits)
 
     def noisy(images: Tensor, targets: Tensor, seeds: Tensor, sample: Tensor) -> list[Tensor]:
@@ -312,11 +312,6 @@ def noise_seeds(images: np.ndarray, seed: int) -> np.ndarray:
 
 
 # ---- replaced rules of steps
-
-
-def _untapped(tensor: Tensor) -> Tensor:
-    """Stands in for a tap where no gradient is needed."""
-    return tensor
 
 
 def _steps(exposed: Exposed) -> list[tuple[Step, Rule]]:

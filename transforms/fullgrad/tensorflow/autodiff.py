@@ -65,6 +65,11 @@ def tapped_gradients(forward: Callable[[Tap], tuple[Tensor, Result]]) -> tuple[R
     )
 
 
+def untapped(tensor: Tensor, read: GradientReader | None = None) -> Tensor:
+    """Returns the tensor itself; stands in for a tap where no gradient is needed."""
+    return tensor
+
+
 def _read_first(gradient: Tensor, read: GradientReader) -> Tensor:
     """Passes the gradient on only after it is read: what follows finds it in the cache, and may overwrite it."""
     with tf.control_dependencies(read(gradient)):
