@@ -135,7 +135,7 @@ def _run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
 
 def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: bool = False) -> int:
     """`fullgrad run` from a loaded configuration; returns the exit code."""
-    from pipeline.run import CannotRun, launch, prepare, problems_of, warnings_of
+    from pipeline.run import CannotRun, check_engine, launch, prepare, problems_of, warnings_of
 
     try:
         plan = prepare(config, beam_options)
@@ -144,9 +144,10 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     if plan.fields:
         out.print(plan.fields)
     out.print(describe_plan(plan))
-    if dry_run:
-        return 0
     try:
+        if dry_run:
+            check_engine(plan)
+            return 0
         with ProgressBar(plan) as bar:
             summary = launch(plan, on_start=bar.start)
     except CannotRun as error:

@@ -24,6 +24,18 @@ class RunFailed(RuntimeError):
     """The runner gave up; one sentence that says why, and that the same command goes on."""
 
 
+def check_engine(plan: Plan) -> None:
+    """Refuses an engine that could not be given the job.
+
+    Raises:
+      CannotRun: there is no Java to start Beam's job server, or no Flink cluster at the given address.
+    """
+    try:
+        check_reachable(plan.config.runner, plan.beam_flags)
+    except UnusableEngine as error:
+        raise CannotRun(str(error)) from error
+
+
 def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summary:
     """Runs a plan to its end and returns the summary that it wrote.
 
@@ -32,17 +44,15 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
       on_start: called when the output folder has been made.
 
     Raises:
-      CannotRun: the output cannot be written.
+      CannotRun: the output cannot be written, or the engine could not be given the job.
       RunFailed: the runner gave up, or somebody else cancelled the job.
     """
     runner, output = plan.config.runner, plan.settings.output
+    check_engine(plan)
     try:
-        check_reachable(runner, plan.beam_flags)
         output.create()
         output.clear_temporary()
         output.write_json(output.file("run.json"), json.dumps(_run_json(plan), indent=1))
-    except UnusableEngine as error:
-        raise CannotRun(str(error)) from error
     except STORE_ERRORS as error:
         raise CannotRun(f"output.path: {output.path} cannot be written; give a folder that can ({error})") from error
     on_start()
