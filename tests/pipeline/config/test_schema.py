@@ -1,67 +1,24 @@
-"""The configuration: what is accepted, what is refused and in which words."""
+"""The configuration: what is accepted, and what decides the content of an output."""
 
 import json
 import pathlib
 import pickle
-import re
 import subprocess
 import sys
 from typing import get_args
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config import Config, ConfigError, describe_keys, load_config, schema_keys
-from pipeline.config.reference import configuration_page, full_file
+from pipeline.config import Config, load_config
+from tests.pipeline.config.keys import MINIMAL, at
 from transforms.methods import METHODS
 from transforms.targets import Targets
 
 ROOT = pathlib.Path(__file__).parents[3]
 LOCAL = ROOT / "configs" / "local.yaml"
-MINIMAL = "input: {shards: a.tfrecord}\nmodel: {path: m.keras}\noutput: {path: out}\n"
-
-
-@pytest.fixture
-def written(tmp_path):
-    """Writes a configuration file and gives its path."""
-
-    def write(text=MINIMAL):
-        path = tmp_path / "run.yaml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
-@pytest.fixture
-def refusal(written):
-    """The sentence with which a file, or overrides of a valid one, is refused."""
-
-    def refuse(text=MINIMAL, *overrides):
-        with pytest.raises(ConfigError) as refused:
-            load_config(written(text), overrides)
-        sentence = str(refused.value)
-        assert "\n" not in sentence
-        for jargon in ("pydantic", "http", "validat", "Input should", "literal", "Field", "Traceback"):
-            assert jargon not in sentence
-        return sentence
-
-    return refuse
-
-
-def at(key, value):
-    for name in key.split("."):
-        value = value[name]
-    return value
-
-
-def leaves():
-    """The keys that take a value, those of the mapping under `scale` among them."""
-    sections = {key.rpartition(".")[0] for key in schema_keys()}
-    return [key for key in schema_keys() if key not in sections or key == "model.preprocess.scale"]
 
 
 # What is accepted.
@@ -292,221 +249,6 @@ def test_a_configuration_survives_plain_values_and_json(value):
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))).to_dict() == config.to_dict()
 
 
-# What is refused, and in which words.
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", "is empty"),
-        ("# nothing\n", "is empty"),
-        ("- a\n", "must have the sections input, model,"),
-        ("words\n", "must have the sections input, model,"),
-        (MINIMAL + "explain: 5\n", "line 4: `explain` must be a section with the keys method,"),
-        (MINIMAL + "explain: [maps]\n", "`explain` must be a section with the keys method,"),
-        ("input:\n  shards: a\n shards: b\n", "line 3, column 2: this is not YAML"),
-        ("input:\n\tshards: a\n", "line 2, column 1: this is not YAML"),
-        ("input: {shards: *.tar}\n", "line 1, column 18: this is not YAML, as text that begins with * must be"),
-        ("input: &a {x: *a}\n", "line 1, column 8: this value contains itself"),
-        ("a: 1\n---\nb: 1\n", "line 2, column 1: this is not YAML"),
-        ("input: !!python/object:os.system {}\n", "line 1, column 8: could not determine"),
-        (MINIMAL + "output: {path: b}\n", "line 4, column 1: the key `output` stands twice, here and on line 3"),
-        (
-            "input:\n  limit: 5\n  limit: 6\n",
-            "line 3, column 3: the key `input.limit` stands twice, here and on line 2",
-        ),
-        ("model: {path: m}\noutput: {path: o}\n", "the required key `input.shards` is missing, which must be a path"),
-        ("input: {shards: a}\nmodel: {path: m}\n", "the required key `output.path` is missing"),
-        ("input: {shards: a}\noutput: {path: o}\n", "`model.path` or `model.application` is required"),
-        (MINIMAL + "on: 1\n", "line 4: unknown key `on`; the sections are input, model,"),
-    ],
-)
-def test_a_file_that_is_no_configuration_is_refused_with_its_place(refusal, text, expected):
-    sentence = refusal(text)
-    assert "run.yaml" in sentence
-    assert expected in sentence
-
-
-@pytest.mark.parametrize(
-    ("override", "expected"),
-    [
-        ("explain.batchsize=1", "unknown key `explain.batchsize`; did you mean `explain.batch_size`?"),
-        ("output.batch_size=1", "unknown key `output.batch_size`; `batch_size` belongs to explain"),
-        ("path=1", "unknown key `path`; `path` belongs to model or output"),
-        ("Explain.maps=signed", "unknown key `Explain`; did you mean `explain`?"),
-        ("model.preprocess.scale.divid=2", "did you mean `model.preprocess.scale.divide`?"),
-        ("zzz.a=1", "with --set zzz.a=1: unknown key `zzz`; the sections are input,"),
-        ("explain.zzz=1", "unknown key `explain.zzz`; the keys of explain are method, maps,"),
-        ("explain.maps=refrence", 'must be reference, channelwise or signed, not "refrence"; did you mean reference?'),
-        ("explain.maps=5", "`explain.maps` must be reference, channelwise or signed, not 5"),
-        ("explain.maps={a: 1}", "`explain.maps` must be reference, channelwise or signed, not {"),
-        ("explain.batch_size=0", "`explain.batch_size` must be auto or a whole number from 1 up, not 0"),
-        ("explain.batch_size=1.0", "from 1 up, not 1.0"),
-        ("explain.batch_size=true", "from 1 up, not true"),
-        ("explain.batch_size=atuo", 'not "atuo"; did you mean auto?'),
-        ("explain.targets=predict", "did you mean predicted?"),
-        ("explain.targets=top-0", "`explain.targets` must be predicted, label, top-K"),
-        ("explain.targets=[]", "a list of different class indices such as [207, 281], not []"),
-        ("explain.targets=[1, 1]", "a list of different class indices such as [207, 281], not [1, 1]"),
-        ("explain.targets=[-1]", "`explain.targets` must be"),
-        ("explain.targets=[true]", "`explain.targets` must be"),
-        ("explain.targets=7", "`explain.targets` must be"),
-        ("explain.method=gradcam", 'or grad_cam, not "gradcam"; did you mean grad_cam?'),
-        ("explain.samples=0", "`explain.samples` must be a whole number from 1 up, not 0"),
-        ("explain.noise_level=0", "`explain.noise_level` must be a number above 0, not 0"),
-        ("explain.seed=-1", "`explain.seed` must be a whole number from 0 up, not -1"),
-        (
-            "explain.samples=5",
-            "`explain.samples` is 5, which is used only where `explain.method` is smoothgrad or smooth_fullgrad, not "
-            "fullgrad",
-        ),
-        ("explain={method: gradients, seed: 1}", "`explain.seed` is 1, which is used only where `explain.method` is"),
-        ("explain={method: grad_cam, noise_level: 0.2}", "`explain.noise_level` is 0.2, which is used only where"),
-        (
-            "explain={method: gradients, maps: signed}",
-            '`explain.maps` is "signed", which is used only where `explain.method` is fullgrad, input_x_gradient or '
-            "smooth_fullgrad, not gradients",
-        ),
-        ("explain={method: input_x_gradient, maps: channelwise}", "is fullgrad or smooth_fullgrad, not input_x"),
-        (
-            "explain={method: simple_fullgrad, biases: explicit}",
-            '`explain.biases` is "explicit", which is used only where `explain.method` is fullgrad or smooth_fullgrad',
-        ),
-        ("input.limit=none", '`input.limit` must be null or a whole number from 1 up, not "none"'),
-        ("input.shards=[]", "`input.shards` must be a path, a pattern"),
-        ("input.shards=", "or a list of them, not null"),
-        ("input.shards.x=1", '`input.shards.x` cannot be set, as `input.shards` is "a.tfrecord", which has no keys'),
-        ("input.fields=image", "`input.fields` must be a section with the keys image, id and label"),
-        ("input={shard: x}", "unknown key `input.shard`; did you mean `input.shards`?"),
-        ("model.application=Xception", "`model.path` and `model.application` are both given"),
-        ("model.path=null", "`model.path` or `model.application` is required"),
-        ("model.weights=imagenet", "`model.weights` is used only with `model.application`"),
-        ("model.output=-1", "`model.output` must be null, an output's name or its index from 0 up, not -1"),
-        ("model.trust=1", "`model.trust` must be true or false, not 1"),
-        ("model.preprocess.resize.short_side=9", "used only where `model.preprocess.resize.how` is center_crop"),
-        ("model.preprocess.resize={how: center_crop, shape: 9, short_side: 8}", "must be at least 9"),
-        ("model.preprocess.scale=null", "must be auto, none, tf, torch, caffe, the name of a Keras application"),
-        ("model.preprocess.scale.divide=0", "must be a number above 0, not 0"),
-        ("model.preprocess.scale.std=[1, 0]", "must be null or a list of numbers above 0, one a channel"),
-        ("model.preprocess.scale={mean: [1], std: [1, 1]}", "must have one number a channel each, but have 1 and 2"),
-        ("model.preprocess.exif=true", "`model.preprocess.exif` must be ignore or apply, not true"),
-        ("output.map_size=[7]", "must be null, [HEIGHT, WIDTH] or one whole number for both, not [7]"),
-        ("output.map_size=true", "or one whole number for both, not true"),
-        ("output.map_dtype=null", "must be float16, float32, uint8 or none, not null"),
-        ("output.grid=3", "`output.grid` must be a whole number from 4 to 512, not 3"),
-        ("errors.max_fraction=2", "`errors.max_fraction` must be a number from 0 to 1, not 2"),
-        ("runner.name=flink", "did you mean FlinkRunner?"),
-        ("runner.options.x={a: 1}", "`runner.options.x` must be text, a number, true, false or a list of these"),
-        ("runner.accelerator=1", "`runner.accelerator` must be null or a hint such as type:nvidia-tesla-t4;count:1"),
-        ("runner.accelerator=nvidia-tesla-t4", "such as type:nvidia-tesla-t4;count:1;install-nvidia-driver, not"),
-        ("runner.accelerator=type:t4;count:0", "`runner.accelerator` must be null or a hint"),
-        ("runner.accelerator=type:t4;count:1;", "`runner.accelerator` must be null or a hint"),
-        (
-            "runner.accelerator=type:t4;count:1",
-            "`runner.accelerator` is used only where `runner.name` is DataflowRunner, not direct",
-        ),
-        (
-            "runner={name: FlinkRunner, accelerator: type:t4;count:1}",
-            "`runner.accelerator` is used only where `runner.name` is DataflowRunner, not FlinkRunner",
-        ),
-        ("runner.options=[1]", "`runner.options` must be a mapping from the names of Beam's options"),
-        ("runner.options.--num-workers=2", "without leading dashes and with underscores, as num_workers"),
-        ("runner.options.runner=x", "`runner.name` names the runner"),
-        ("explain.batch_size", "this must be KEY=VALUE"),
-        ("=1", "this must be KEY=VALUE"),
-        ("explain..maps=1", "this must be KEY=VALUE"),
-        ("explain.targets=[1,", "the value of `explain.targets` cannot be read"),
-    ],
-)
-def test_an_override_that_cannot_be_is_refused_with_what_would_be_right(refusal, override, expected):
-    sentence = refusal(MINIMAL, override)
-    assert expected in sentence
-    assert f"--set {override}" in sentence
-
-
-def test_a_file_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"absent\.yaml does not exist"):
-        load_config(tmp_path / "absent.yaml")
-
-
-def test_a_directory_is_no_configuration_file(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read: is a directory"):
-        load_config(tmp_path)
-
-
-def test_a_file_that_is_not_text_is_refused(tmp_path):
-    path = tmp_path / "run.yaml"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"run\.yaml is not text in UTF-8"):
-        load_config(path)
-
-
-def test_the_line_of_a_wrong_key_is_told(refusal):
-    text = MINIMAL + "explain:\n  maps: signed\n  jit: maybe\n"
-    assert "run.yaml, line 6: `explain.jit` must be auto, on or off" in refusal(text)
-
-
-def test_of_several_problems_the_first_is_told_and_the_others_counted(refusal):
-    assert refusal(MINIMAL + "explain: {maps: x, jit: y, biases: z}\n").endswith('not "x" (and 2 more problems)')
-    assert "(and 1 more problem)" in refusal(MINIMAL + "explain: {maps: x, jit: y}\n")
-
-
-def test_a_misspelt_key_is_not_also_reported_as_missing(refusal):
-    sentence = refusal("inptu: {shards: a}\nmodel: {path: m}\noutput: {path: o}\n")
-    assert sentence.endswith("unknown key `inptu`; did you mean `input`?")
-    sentence = refusal("input: {shards: a}\nmodle: {path: m}\noutput: {path: o}\n")
-    assert sentence.endswith("unknown key `modle`; did you mean `model`?")
-
-
-def test_targets_from_labels_need_labels(refusal):
-    sentence = refusal(MINIMAL + "explain: {targets: label}\n", 'input.fields.label=""')
-    assert "`explain.targets` is label, but `input.fields.label`" in sentence
-
-
-def test_a_dotted_key_in_a_file_is_told_where_it_belongs(refusal):
-    sentence = refusal(MINIMAL + "explain.batch_size: 3\n")
-    assert sentence.endswith("line 4: `explain.batch_size` must be written as `batch_size` within the section explain")
-
-
-def test_a_problem_in_plain_values_is_a_sentence_too():
-    with pytest.raises(ConfigError, match=r"^the configuration: unknown key `outptu`; did you mean `output`\?$"):
-        Config.from_dict({"input": {"shards": "a"}, "model": {"path": "m"}, "outptu": {"path": "o"}})
-    with pytest.raises(ConfigError, match="must have the sections"):
-        Config.from_dict([])
-
-
-def misspellings(name):
-    """Every way to leave out, double, exchange or replace one character."""
-    for position in range(len(name)):
-        before, letter, after = name[:position], name[position], name[position + 1 :]
-        yield before + after
-        yield before + letter + letter + after
-        yield before + after[:1] + letter + after[1:]
-        for other in "aex_Z":
-            yield before + other + after
-            yield before + other + letter + after
-
-
-@pytest.mark.parametrize("key", schema_keys())
-def test_every_misspelling_of_a_key_by_one_character_is_put_right(key):
-    section, _, name = key.rpartition(".")
-    siblings = {each.rpartition(".")[2] for each in schema_keys() if each.rpartition(".")[0] == section}
-    for wrong in set(misspellings(name)) - siblings - {""}:
-        value = {"input": {"shards": "a"}, "model": {"path": "m"}, "output": {"path": "o"}}
-        inner = value
-        for part in filter(None, section.split(".")):
-            inner = inner.setdefault(part, {})
-        inner[wrong] = inner.pop(name, "x")
-        with pytest.raises(ConfigError) as refused:
-            Config.from_dict(value)
-        sentence = str(refused.value)
-        assert f"unknown key `{section}.{wrong}`".replace("`.", "`") in sentence
-        suggested = f"did you mean `{key}`?" in sentence
-        listed = f"the keys of {section} are" in sentence and name in sentence.partition(" are ")[2]
-        assert suggested or listed, sentence
-        assert suggested or len(name) <= 3, f"{sentence} for {key}"
-
-
 # What decides the content of the output.
 
 
@@ -568,87 +310,6 @@ def test_every_method_can_be_chosen(written):
     assert get_args(Config.model_fields["explain"].annotation.model_fields["method"].annotation) == tuple(METHODS)
     for method in METHODS:
         assert load_config(written(), [f"explain.method={method}"]).explain.method == method
-
-
-# The documentation of the keys.
-
-
-def test_every_key_is_described_with_its_default():
-    described = describe_keys()
-    for key in leaves():
-        field = schema_keys()[key]
-        assert f"\n{key}  (" in described
-        assert field.description
-        assert field.description.endswith(".")
-        assert "default" in field.description or "required" in field.description
-    assert "input.shards  (required)" in described
-    assert "output.grid  (default: 56)" in described
-    assert "model.preprocess.scale.divide  (default: 1)" in described
-
-
-@pytest.mark.parametrize("key", leaves())
-def test_every_key_says_what_would_be_right(refusal, key):
-    sentence = refusal(MINIMAL, f"{key}=[[x]]")
-    assert f"`{key}` must be " in sentence
-
-
-def test_the_full_file_names_every_key_and_shows_the_defaults():
-    set_for_the_example = {"input.shards", "model.path", "output.path"}
-    # Keys of a section that has a value there are comments.
-    text = re.sub(r"^( +)# (divide|mean|std): ", r"\1\2: ", full_file(), flags=re.MULTILINE)
-    shown = yaml.safe_load(text.replace("scale: auto", "scale:"))
-    defaults = Config.from_dict(
-        {
-            "input": {"shards": "a"},
-            "model": {"path": "m", "preprocess": {"scale": {}}},
-            "output": {"path": "o"},
-        },
-    ).to_dict()
-    for key in leaves():
-        value = at(key, shown)
-        if not any(f"{key}.".startswith(f"{example}.") for example in set_for_the_example):
-            assert value == at(key, defaults), key
-
-
-def test_the_full_file_is_a_configuration(written):
-    config = load_config(written(full_file()))
-    assert config.input.shards == ("data/*.tfrecord",)
-    minimal = {"input": {"shards": "data/*.tfrecord"}, "model": {"path": "model.keras"}, "output": {"path": "out/run"}}
-    assert config == Config.from_dict(minimal)
-
-
-def test_the_page_is_made_from_the_schema():
-    assert (ROOT / "docs" / "configuration.md").read_text() == configuration_page(), (
-        "make it again: python -m pipeline.config > docs/configuration.md"
-    )
-
-
-def test_the_page_has_every_key_with_its_description():
-    page = configuration_page()
-    for key, field in schema_keys().items():
-        words = re.sub(r"\\(.)", r"\1", page)
-        assert f"`{key}`" in page
-        assert field.description in words
-
-
-def test_the_local_example_sets_what_it_needs():
-    shown = yaml.safe_load(LOCAL.read_text())
-    config = load_config(LOCAL)
-    assert config.input.shards == ("data/cifar10_test.tfrecord-*",)
-    assert config.model.path == "resnet20_cifar10.keras"
-    assert config.model.preprocess.resize.shape == (32, 32)
-    assert at("model.preprocess.scale", config.to_dict()) == {
-        "divide": 255.0,
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
-    }
-    assert config.output.path == "out/cifar10"
-    assert config == Config.from_dict(shown)
-
-
-def test_every_line_of_the_local_example_that_differs_from_the_default_says_so():
-    marked = [line.split(":")[0].strip() for line in LOCAL.read_text().splitlines() if "# set for this example" in line]
-    assert marked == ["shards", "path", "shape", "scale", "path"]
 
 
 def test_the_configuration_loads_without_any_framework():
