@@ -34,9 +34,9 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="explain a dataset",
-        description="Explains the shards that a configuration names. An output that a run has begun is gone on with.",
+        description="Explains the shards that a configuration names. A run that was interrupted is continued.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"Keys of the configuration, each settable with --set:\n\n{describe_keys()}\n\n"
+        epilog=f"Keys of the configuration, which --set also sets:\n\n{describe_keys()}\n\n"
         "What follows -- goes to Beam as it is, for example: fullgrad run flink.yaml -- --parallelism=8",
     )
     run.add_argument("config", metavar="CONFIG.yaml", help="the configuration")
@@ -46,47 +46,49 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="set a key of the configuration, as explain.batch_size=64; all that stands behind the = is the value, "
-        "also a #; may be given several times",
+        help="set a key of the configuration, such as explain.batch_size=64; the value is everything after the =, "
+        "including a #; may be given several times",
     )
-    run.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
+    run.add_argument(
+        "--dry-run", action="store_true", help="check everything, say what a run would do, and write nothing"
+    )
 
     demo = commands.add_parser(
         "demo",
-        help="see it find a planted shortcut, in a minute",
+        help="find a planted shortcut, in a minute",
         description="Draws a dataset in which one class carries a small mark in a corner, trains a small CNN on it, "
-        "explains its test images with the whole pipeline, and says which class stands out.",
+        "explains the test images with the whole pipeline, and says which class stands out.",
     )
     demo.add_argument("--output", metavar="DIR", default="out/demo", help="where to write (default: out/demo)")
 
     status = commands.add_parser(
         "status",
-        help="how far a run is",
-        description="Says how far the run into an output folder is; works while the run goes on elsewhere.",
+        help="say how far a run is",
+        description="Says how far the run into an output folder is, also while the run goes on elsewhere.",
     )
     status.add_argument("output", metavar="OUTPUT", help="the run's output.path")
     status.epilog = _OPTIONS_OF_STORES
 
     inspect = commands.add_parser(
         "inspect",
-        help="how a model is taken apart",
-        description="Lists a model's layers with what each adds to the logit, and checks on images that input term and "
-        "bias terms add up to it. Exit code 1 where they do not.",
+        help="list what the layers of a model add to the logit",
+        description="Lists a model's layers with what each adds to the logit, and checks on images that the input term "
+        "and the bias terms add up to it. The exit code is 1 if they do not.",
     )
     inspect.epilog = _OPTIONS_OF_STORES
     inspect.add_argument("model", metavar="MODEL", help="a .keras or .h5 file, or the name of a Keras application")
     inspect.add_argument("--weights", metavar="FILE", help="an application's weights (default: imagenet)")
-    inspect.add_argument("--model-output", metavar="NAME", help="which output, where the model has several")
+    inspect.add_argument("--model-output", metavar="NAME", help="the output to explain, if the model has several")
     inspect.add_argument(
-        "--images", metavar="PATH", nargs="+", help="image files to check completeness on (default: noise)"
+        "--images", metavar="PATH", nargs="+", help="image files for the check of completeness (default: noise)"
     )
     inspect.add_argument(
         "--scale", default="auto", help="preprocessing, as model.preprocess.scale by name (default: auto)"
     )
     inspect.add_argument(
-        "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="input size, where the model leaves it open"
+        "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="input size, if the model leaves it open"
     )
-    inspect.add_argument("--trust", action="store_true", help="let the model file run code of its own")
+    inspect.add_argument("--trust", action="store_true", help="let the model file run its own code")
     inspect.add_argument(
         "--custom-objects",
         metavar="MODULE",
@@ -99,8 +101,10 @@ def parser() -> argparse.ArgumentParser:
         server = commands.add_parser(
             f"{engine.split()[0].lower()}-job-server",
             help=f"make Beam's job server for {engine}",
-            description=f"Makes the job server by which Beam gives jobs to {engine}, from modules that Maven fetches, "
-            "for where Beam cannot download it as one jar. Needs Maven and Java.",
+            description=f"Makes the job server through which Beam gives jobs to {engine}, from modules that Maven "
+            "fetches. Use it if Beam cannot download the job server as one jar. Needs Maven and Java.",
         )
-        server.add_argument("folder", metavar="DIR", help="where to make it: a folder that is not there, or is empty")
+        server.add_argument(
+            "folder", metavar="DIR", help="the folder to make it in: one that does not exist yet or is empty"
+        )
     return fullgrad

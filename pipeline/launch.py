@@ -25,10 +25,10 @@ class RunFailed(RuntimeError):
 
 
 def check_engine(plan: Plan) -> None:
-    """Refuses an engine that would not get the job.
+    """Refuses an engine that could not be given the job.
 
     Raises:
-      CannotRun: there is no Java to start Beam's job server with, or no Flink cluster where one is said to be.
+      CannotRun: there is no Java to start Beam's job server, or no Flink cluster at the given address.
     """
     try:
         check_reachable(plan.config.runner, plan.beam_flags)
@@ -44,7 +44,7 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
       on_start: called when the output folder has been made.
 
     Raises:
-      CannotRun: the output cannot be written, or the engine would not get the job.
+      CannotRun: the output cannot be written, or the engine could not be given the job.
       RunFailed: the runner gave up, or somebody else cancelled the job.
     """
     runner, output = plan.config.runner, plan.settings.output

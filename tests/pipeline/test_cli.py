@@ -144,7 +144,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["status"], "required: OUTPUT"),
         (["status", "nowhere"], "nowhere is no output of a run: there is no run.json in it"),
         (["status", "nowhere://bucket/out"], "nowhere://bucket/out"),
-        (["status", "out", "--", "--parallelism=8"], "Beam options after -- belong to `fullgrad run`"),
+        (["demo", "--", "--parallelism=8"], "Beam options after -- belong to `fullgrad run`"),
         (["inspect", "nowhere.keras"], "nowhere.keras cannot be read"),
         (["inspect", "ResNet51"], "did you mean 'resnet50'?"),
         (["inspect", "Xception", "--size", "3"], "--size"),

@@ -60,8 +60,8 @@ def compare(exposed: Exposed, images: np.ndarray, logits: np.ndarray, own: np.nd
     coarse = tolerance >= _COARSE
     limit = (_COARSE_MARGIN if coarse else _MARGIN) * tolerance
     here, there = np.isfinite(own).all(axis=1), np.isfinite(logits).all(axis=1)
-    # Overflow tells nothing: in half precision, one way to compute may overflow while the other does not.
-    if not coarse and (here != there).any():
+    # Overflow of the model's own output tells nothing. In half precision, either way to compute may overflow alone.
+    if not coarse and (here & ~there).any():
         return Agreement(math.inf, limit)
     both = here & there
     return Agreement(_difference(exposed, own[both], logits[both]) if both.any() else 0.0, limit)

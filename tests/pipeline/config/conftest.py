@@ -1,14 +1,9 @@
-"""Configurations that the tests of the configuration write, and the sentences that refuse them."""
-
-import pathlib
+"""Fixtures: a configuration file that is written, and the sentence that refuses it."""
 
 import pytest
 
 from pipeline.config import ConfigError, load_config
-
-ROOT = pathlib.Path(__file__).parents[3]
-LOCAL = ROOT / "configs" / "local.yaml"
-MINIMAL = "input: {shards: a.tfrecord}\nmodel: {path: m.keras}\noutput: {path: out}\n"
+from tests.pipeline.config.keys import MINIMAL
 
 
 @pytest.fixture

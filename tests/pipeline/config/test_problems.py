@@ -1,17 +1,9 @@
 """The configuration: what is refused, and in which words."""
 
-import pathlib
-
 import pytest
 
 from pipeline.config import Config, ConfigError, load_config, schema_keys
-
-ROOT = pathlib.Path(__file__).parents[3]
-LOCAL = ROOT / "configs" / "local.yaml"
-MINIMAL = "input: {shards: a.tfrecord}\nmodel: {path: m.keras}\noutput: {path: out}\n"
-
-
-# What is refused, and in which words.
+from tests.pipeline.config.keys import MINIMAL
 
 
 @pytest.mark.parametrize(
