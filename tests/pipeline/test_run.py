@@ -286,35 +286,6 @@ def test_the_model_is_loaded_once_in_a_process_whatever_its_threads(
     assert {receipt.models_loaded for receipt in receipts} == {before + 1}
 
 
-@pytest.mark.parametrize(
-    ("section", "changes", "words"),
-    [
-        ("explain", {"maps": "signed"}, 'explain.maps = "reference", where it is now "signed"'),
-        ("output", {"grid": 14}, "output.grid = 56, where it is now 14"),
-        ("explain", {"targets": "top-2"}, "explain.targets"),
-    ],
-)
-def test_an_output_of_other_settings_is_refused_in_one_sentence(
-    dataset: dict[str, Any], capfd: pytest.CaptureFixture[str], section: str, changes: dict[str, Any], words: str
-) -> None:
-    _run(dataset)
-    changed = {**dataset, section: {**dataset[section], **changes}}
-    assert run_config(Config.from_dict(changed)) == 2
-    error = capfd.readouterr().err
-    assert words in error
-    assert error.count("\n") == 1
-    assert "Traceback" not in error
-
-
-def test_an_output_of_another_model_is_refused(
-    dataset: dict[str, Any], tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    _run(dataset)
-    save_model(tmp_path / "model.keras", seed=1)
-    assert run_config(Config.from_dict(dataset)) == 2
-    assert "holds a run with another model file" in capfd.readouterr().err
-
-
 def test_new_shards_are_welcome(dataset: dict[str, Any], tmp_path: pathlib.Path) -> None:
     _run(dataset)
     shards.write_tfrecord(tmp_path / "c.tfrecord", encoded_images(5, seed=9))
@@ -470,22 +441,6 @@ def test_beam_options_of_the_command_line_win_over_the_configuration_s(dataset: 
     plan = prepare(Config.from_dict(value), ["--direct_num_workers=1"])
     options = PipelineOptions(list(plan.beam_flags)).get_all_options()
     assert (options["direct_num_workers"], options["machine_type"]) == (1, "n1-standard-4")
-
-
-def test_an_output_that_cannot_be_written_or_found_again_is_refused(
-    dataset: dict[str, Any], tmp_path: pathlib.Path
-) -> None:
-    def refusal(path: pathlib.Path) -> str:
-        with pytest.raises(CannotRun) as error:
-            _run({**dataset, "output": {"path": str(path)}})
-        return str(error.value)
-
-    (tmp_path / "file").write_text("not a folder")
-    assert f"output.path: {tmp_path / 'file'} cannot be written" in refusal(tmp_path / "file")
-    assert "has one of * ? [ in it" in refusal(tmp_path / "out[1]")
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign" / "run.json").write_text("{}")
-    assert "has a run.json that no run of fullgrad wrote" in refusal(tmp_path / "foreign")
 
 
 def test_a_model_without_any_term_on_an_image_is_complete(tmp_path: pathlib.Path) -> None:
