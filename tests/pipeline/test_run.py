@@ -276,35 +276,6 @@ def test_the_model_is_loaded_once_in_a_process_whatever_its_threads(
     assert {receipt.models_loaded for receipt in receipts} == {before + 1}
 
 
-@pytest.mark.parametrize(
-    ("section", "changes", "words"),
-    [
-        ("explain", {"maps": "signed"}, 'explain.maps = "reference", where it is now "signed"'),
-        ("output", {"grid": 14}, "output.grid = 56, where it is now 14"),
-        ("explain", {"targets": "top-2"}, "explain.targets"),
-    ],
-)
-def test_an_output_of_other_settings_is_refused_in_one_sentence(
-    dataset: dict[str, Any], capfd: pytest.CaptureFixture[str], section: str, changes: dict[str, Any], words: str
-) -> None:
-    _run(dataset)
-    changed = {**dataset, section: {**dataset[section], **changes}}
-    assert run_config(Config.from_dict(changed)) == 2
-    error = capfd.readouterr().err
-    assert words in error
-    assert error.count("\n") == 1
-    assert "Traceback" not in error
-
-
-def test_an_output_of_another_model_is_refused(
-    dataset: dict[str, Any], tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    _run(dataset)
-    save_model(tmp_path / "model.keras", seed=1)
-    assert run_config(Config.from_dict(dataset)) == 2
-    assert "holds a run with another model file" in capfd.readouterr().err
-
-
 def test_new_shards_are_welcome(dataset: dict[str, Any], tmp_path: pathlib.Path) -> None:
     _run(dataset)
     shards.write_tfrecord(tmp_path / "c.tfrecord", encoded_images(5, seed=9))
@@ -414,6 +385,7 @@ def test_a_sigkilled_or_interrupted_run_is_gone_on_with(dataset: dict[str, Any],
     assert os.listdir(tmp_path / "out" / "tmp") == []
 
 
+<<<<<<< HEAD
 def test_an_output_that_cannot_be_written_or_found_again_is_refused(
     dataset: dict[str, Any], tmp_path: pathlib.Path
 ) -> None:
@@ -428,6 +400,54 @@ def test_an_output_that_cannot_be_written_or_found_again_is_refused(
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "run.json").write_text("{}")
     assert "has a run.json that no run of fullgrad wrote" in refusal(tmp_path / "foreign")
+=======
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--no_such_option=3"], "Beam knows no option 'no_such_option'"),
+        (["--direct_num_workers=many"], "direct_num_workers: invalid int value: 'many'"),
+        (["--runner=FlinkRunner"], "runner.name names the runner"),
+    ],
+)
+def test_a_beam_option_that_beam_does_not_take_is_refused_before_the_run(
+    dataset: dict[str, Any], options: list[str], words: str
+) -> None:
+    with pytest.raises(CannotRun) as error:
+        prepare(Config.from_dict(dataset), options)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not os.path.exists(dataset["output"]["path"])
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [({}, "is missing"), ({"prism_location": "nowhere/prism"}, "is nowhere/prism, which is no file")],
+)
+def test_prism_is_never_downloaded(dataset: dict[str, Any], location: dict[str, str], words: str) -> None:
+    value = {**dataset, "runner": {"name": "PrismRunner", "options": location}}
+    with pytest.raises(CannotRun, match=f"prism_location {words}.*`go install .*/cmd/prism@v2") as error:
+        prepare(Config.from_dict(value))
+    assert "\n" not in str(error.value)
+
+
+def test_a_runner_that_gives_up_is_told_of_in_one_sentence(
+    dataset: dict[str, Any], capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    config = tmp_path / "config.json"
+    nobody = {"name": "PrismRunner", "options": {"job_endpoint": "localhost:1", "job_server_timeout": 1}}
+    config.write_text(json.dumps({**dataset, "runner": nobody}))
+    assert main(["run", str(config)]) == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("fullgrad: PrismRunner did not run the job to its end: ")
+    assert last.endswith("the same command goes on with what is missing")
+
+
+def test_beam_options_of_the_command_line_win_over_the_configuration_s(dataset: dict[str, Any]) -> None:
+    value = {**dataset, "runner": {"options": {"direct_num_workers": 3, "worker_machine_type": "n1-standard-4"}}}
+    plan = prepare(Config.from_dict(value), ["--direct_num_workers=1"])
+    options = PipelineOptions(list(plan.beam_flags)).get_all_options()
+    assert (options["direct_num_workers"], options["machine_type"]) == (1, "n1-standard-4")
+>>>>>>> rooms-run
 
 
 def test_a_model_without_any_term_on_an_image_is_complete(tmp_path: pathlib.Path) -> None:
