@@ -218,11 +218,12 @@ def _difference(exposed: Exposed, own: np.ndarray, logits: np.ndarray) -> float:
     """The largest difference between the model's own output [N, K] and logits, as a fraction of the logits' range."""
     if own.shape[1] == 1:  # the logit of class 1 against class 0
         logits = logits[:, 1:]
+    half = exposed.tolerance > 1e-4
+    floor = 0.5 if half else 1e-2
     if exposed.ends_in in ("logits", "probabilities"):
         own = own + exposed.offset
         of_squashed = float(np.abs(_softmax(own) - _softmax(logits)).max(initial=0.0))
-        return max(_of_range(own, logits, np.ones_like(own, bool), logits), of_squashed)
-    half = exposed.tolerance > 1e-4
+        return max(_of_range(own, logits, np.ones_like(own, bool), logits, floor), of_squashed)
     with np.errstate(divide="ignore", over="ignore"):
         if exposed.ends_in == "sigmoid":
             back, certain = np.log(own) - np.log1p(-own), 1e-3
@@ -233,15 +234,18 @@ def _difference(exposed: Exposed, own: np.ndarray, logits: np.ndarray) -> float:
     # If rounding leaves a probability so few digits that its logit is unknown, only the probability is compared.
     known = (own > (1e-3 if half else 1e-6)) & (own <= 1 - (5e-2 if half and certain else certain))
     squashed = 1 / (1 + np.exp(-np.clip(logits, -80, 80))) if exposed.ends_in == "sigmoid" else _softmax(logits)
-    return max(_of_range(back, logits, known, logits), float(np.abs(squashed - own).max(initial=0.0)))
+    return max(_of_range(back, logits, known, logits, floor), float(np.abs(squashed - own).max(initial=0.0)))
 
 
-def _of_range(these: np.ndarray, those: np.ndarray, known: np.ndarray, logits: np.ndarray) -> float:
-    """The largest known difference, over the image's largest logit or difference of logits, whichever is larger."""
+def _of_range(these: np.ndarray, those: np.ndarray, known: np.ndarray, logits: np.ndarray, floor: float) -> float:
+    """The largest known difference, over the image's largest logit or difference of logits, whichever is larger.
+
+    Logits of a smaller range than `floor`, as of a model that was not trained, are lost in rounding.
+    """
     if not known.any():
         return 0.0
     scale = np.maximum(np.abs(logits).max(axis=1), np.ptp(logits, axis=1))[:, None]
-    return float((np.abs(these - those) / np.maximum(scale, 1e-30))[known].max())
+    return float((np.abs(these - those) / np.maximum(scale, floor))[known].max())
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

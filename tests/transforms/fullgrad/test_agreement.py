@@ -139,6 +139,18 @@ def test_saturated_probabilities_hide_no_difference() -> None:
     assert not agreement.compare(exposed, batch, full_gradients(exposed, batch).logits * 1.01).holds
 
 
+@pytest.mark.parametrize("activation", ["softmax", None])
+@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0", "VGG16"])
+def test_a_model_that_was_not_trained_agrees(name: str, activation: str | None) -> None:
+    """Its logits are nearly the same, so that rounding of its probabilities is as large as their differences."""
+    build = getattr(keras.applications, name)
+    model = build(weights=None, input_shape=(96, 96, 3), classifier_activation=activation)
+    exposed = expose(model)
+    batch = images(model, scale=50.0)
+    assert agreement.check(exposed, batch).holds
+    full_gradients(exposed, batch)
+
+
 def test_only_the_first_batch_is_compared() -> None:
     model = _network()
     exposed = expose(model)
