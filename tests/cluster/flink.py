@@ -34,8 +34,9 @@ _MEMORY = {
     "taskmanager.memory.task.off-heap.size": "0m",
     "taskmanager.memory.framework.heap.size": "128m",
     "taskmanager.memory.framework.off-heap.size": "64m",
-    "taskmanager.memory.network.min": "64m",
-    "taskmanager.memory.network.max": "64m",
+    # Each result of a step that is written while others are takes 512 buffers of 32 KiB.
+    "taskmanager.memory.network.min": "160m",
+    "taskmanager.memory.network.max": "160m",
     "taskmanager.memory.managed.size": "128m",
     "taskmanager.memory.jvm-metaspace.size": "256m",
     "taskmanager.memory.jvm-overhead.min": "64m",
