@@ -51,7 +51,7 @@ def class_names(text: str) -> tuple[str, ...]:
       UnreadableNames: there are no names, or some number from 0 up has no name.
     """
     text = text.strip("\r\n \t")
-    if not text:
+    if not text.strip():
         raise UnreadableNames("is empty, where one name a line was expected")
     try:
         return tuple(_names(text))

@@ -54,7 +54,7 @@ def test_any_text_is_names_or_refused(text: str) -> None:
         assert all(isinstance(name, str) for name in names)
 
 
-@pytest.mark.parametrize("text", ["", "\n \n"])
+@pytest.mark.parametrize("text", ["", "\n \n", "\x1f", "\n\x1c\x85\u2028\n"])
 def test_an_empty_file_is_refused(text: str) -> None:
     with pytest.raises(UnreadableNames, match="is empty, where one name a line was expected"):
         class_names(text)
