@@ -14,6 +14,7 @@ from tests import shards
 from tests.cluster.artifacts import Unavailable
 from tests.cluster.engines import ENGINES, Engine
 from tests.cluster.flink import FlinkCluster
+from tests.cluster.missing import skip_or_fail
 from tests.samples import configuration, encoded_images
 
 SMALL, LARGE = (20, 20, 20, 20, 20, 20), 600
@@ -25,7 +26,7 @@ def _started(name: str, factory: pytest.TempPathFactory) -> Iterator[Engine]:
         try:
             engine = stack.enter_context(ENGINES[name](factory.mktemp(name)))
         except Unavailable as reason:
-            pytest.skip(f"{name}: {reason}")
+            skip_or_fail(f"{name}: {reason}")
         yield engine
 
 

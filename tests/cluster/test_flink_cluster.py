@@ -12,6 +12,7 @@ import pytest
 
 from tests.cluster import artifacts
 from tests.cluster.flink import FlinkCluster
+from tests.cluster.missing import skip_or_fail
 from tests.cluster.servers import Server
 
 pytestmark = pytest.mark.cluster
@@ -22,7 +23,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
     try:
         jars = artifacts.flink()
     except artifacts.Unavailable as reason:
-        pytest.skip(str(reason))
+        skip_or_fail(reason)
     with FlinkCluster(jars, tmp_path_factory.mktemp("flink")) as cluster:
         yield cluster
 
@@ -47,7 +48,7 @@ def test_a_killed_task_manager_is_missed_and_replaced(cluster: FlinkCluster) -> 
 
 def test_each_task_manager_finds_its_own_worker_pool_at_the_one_address(cluster: FlinkCluster) -> None:
     if shutil.which("javac") is None:
-        pytest.skip("the Java here is no JDK, which it takes to ask it for an address")
+        skip_or_fail("the Java here is no JDK, which it takes to ask it for an address")
     where = str(pathlib.Path(__file__).parent / "Where.java")
     for place in range(2):
         command = ["java", *cluster.jvm_options(place), where, cluster.environment_config]

@@ -16,6 +16,7 @@ from pipeline.engines.flink import Flink
 from tests.cluster import artifacts
 from tests.cluster.engines import Engine, flink_runner
 from tests.cluster.flink import FlinkCluster
+from tests.cluster.missing import skip_or_fail
 from tests.cluster.runs import LONG, Run
 from tests.cluster.servers import ROOT, Server, accepts, free_port, running
 from tests.outputs import assert_same_output
@@ -120,7 +121,7 @@ def test_with_beam_on_its_class_path_a_cluster_keeps_one_worker_for_a_whole_job(
     try:
         jars, beam = artifacts.flink(), artifacts.beam_in_flink()
     except artifacts.Unavailable as reason:
-        pytest.skip(str(reason))
+        skip_or_fail(reason)
     with FlinkCluster(jars, tmp_path / "cluster", beam=beam) as cluster:
         engine = Engine("flink", flink_runner(cluster), 2, True, cluster.pools, cluster)
         run = Run.on(engine, dataset, tmp_path)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.cluster import artifacts
 from tests.cluster.engines import Engine
+from tests.cluster.missing import skip_or_fail
 from tests.cluster.runs import LONG, Run
 from tests.cluster.s3 import BUCKET, Store, s3
 from tests.cluster.servers import ROOT, S3_CREDENTIALS, environment, free_port
@@ -33,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             os.environ.update(S3_CREDENTIALS, AWS_ENDPOINT_URL=store.endpoint)
             yield store
     except artifacts.Unavailable as reason:
-        pytest.skip(str(reason))
+        skip_or_fail(reason)
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)

@@ -12,6 +12,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.engines.job_servers import FLINK, SPARK, CannotMake, JobServer, last_words, make_job_server
 from tests.cluster import artifacts
+from tests.cluster.missing import skip_or_fail
 
 needs_maven = pytest.mark.skipif(shutil.which("mvn") is None, reason="there is no Maven here")
 
@@ -50,7 +51,7 @@ def test_the_jar_names_every_jar_beside_it(server: JobServer) -> None:
     try:
         jar = {FLINK: artifacts.flink_job_server, SPARK: artifacts.spark_job_server}[server]()
     except artifacts.Unavailable as reason:
-        pytest.skip(str(reason))
+        skip_or_fail(reason)
     with zipfile.ZipFile(jar) as archive:
         assert archive.namelist() == ["META-INF/MANIFEST.MF"]
         manifest = archive.read("META-INF/MANIFEST.MF").decode()

@@ -69,17 +69,7 @@ class NativeCondenser:
     def pull_back(
         self, activation: Literal["relu6", "silu"], g: Tensor, y: Tensor, z: Tensor, scales: Tensor
     ) -> tuple[Tensor, Condensed]:
-        """Goes back through y = σ(z), and condenses the terms on both sides of it.
-
-        Args:
-          activation: σ.
-          g, y, z: float32 [N, h, w, C]; g is the gradient at y.
-          scales: float32 [T, C], the biases of z; at least one.
-
-        Returns:
-          g_z = g ⊙ σ′(z), in the memory of g if nothing else needs that, and the condensed g_z ⊙ scales[t], followed by
-          the activation's own g ⊙ y − g_z ⊙ z if implicit biases count.
-        """
+        """Does what `EarlyCondenser.pull_back` says; g_z takes the memory of g if nothing else needs that."""
         name, tensors = ("Relu6", [g, y]) if activation == "relu6" else ("Silu", [g, y, z])
         return self._call(name, tensors, scales, epsilon=self.epsilon, with_activation=self.implicit)
 
