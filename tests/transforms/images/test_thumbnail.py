@@ -24,19 +24,25 @@ def smooth(height: int, width: int) -> np.ndarray:
 def decoded(encoded: bytes | None) -> np.ndarray:
     assert encoded is not None
     image = Image.open(io.BytesIO(encoded))
-    assert image.format == "WEBP"
-    return np.asarray(image.convert("RGB"))
+    assert image.format == ("PNG" if max(image.size) <= LOSSLESS_SIDE else "WEBP")
+    return np.asarray(image)
 
 
-@pytest.mark.parametrize("side", [8, 32, LOSSLESS_SIDE])
-def test_a_small_image_keeps_every_pixel(side: int) -> None:
-    pixels = noise(side, side - 3, 3)
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 5), (32, 32), (LOSSLESS_SIDE, 2)])
+def test_a_small_image_keeps_every_pixel(height: int, width: int) -> None:
+    pixels = noise(height, width, 3)
     np.testing.assert_array_equal(decoded(encode_thumbnail(pixels, 96)), pixels)
 
 
-def test_a_small_grey_image_has_three_equal_channels() -> None:
+def test_a_small_grey_image_stays_grey() -> None:
     pixels = noise(28, 28, 1)
-    np.testing.assert_array_equal(decoded(encode_thumbnail(pixels, 96)), np.repeat(pixels, 3, axis=2))
+    np.testing.assert_array_equal(decoded(encode_thumbnail(pixels, 96)), pixels[..., 0])
+    assert decoded(encode_thumbnail(noise(100, 90, 1), 30)).shape == (30, 27)
+
+
+def test_a_large_grey_image_has_three_equal_channels() -> None:
+    shown = decoded(encode_thumbnail(smooth(80, 80)[..., :1], 96)).astype(int)
+    assert np.ptp(shown, axis=2).max() <= 2
 
 
 @pytest.mark.parametrize(
