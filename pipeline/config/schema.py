@@ -187,7 +187,13 @@ class Output(Section):
     )
     grid: Annotated[int, Field(strict=True, ge=4, le=512), Values("a whole number from 4 to 512")] = Field(
         default=56,
-        description="The height and width of the maps in the class statistics, from 4 to 512. The default is 56.",
+        description="The height and width of the maps in the class statistics and of the maps of examples, from 4 to "
+        "512. The default is 56.",
+    )
+    images: Annotated[int | None, Field(strict=True, ge=8), Values("a whole number from 8 up, or null")] = Field(
+        default=96,
+        description="The longer side, in pixels, of the images that are stored with the maps: each image as the model "
+        "saw it, reduced to this size but never enlarged. null stores no images. The default is 96.",
     )
 
 
