@@ -286,6 +286,7 @@ class FullGradModelHandler(ModelHandler):
             maps=maps,
             biases=biases,
             contrast=contrast,
+            channels="none",
             samples=samples,
             noise_level=noise_level,
             seed=seed,

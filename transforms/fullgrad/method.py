@@ -336,6 +336,19 @@ def _located_terms(exposed: Exposed, images: Tensor, targets: Tensor, options: O
 _SIBLINGS = {**SIBLINGS, "smooth_fullgrad": Sibling(_located_terms, lambda options: maps.RULES[options.maps])}
 
 
+def channel_layer(exposed: Exposed, channels: str) -> str | None:
+    """The name of the layer whose channels' contributions are computed; None if there are none.
+
+    Args:
+      channels: as in `full_gradients`.
+
+    Raises:
+      CannotExpose: the layer is not there or has no such contributions; the message names those that have.
+    """
+    cut = find_cut(exposed.program, exposed.places, channels)
+    return None if cut is None else cut.step.name
+
+
 def prefers_jit() -> bool:
     """Whether XLA makes models faster on this machine than TensorFlow's own graph.
 
