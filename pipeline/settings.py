@@ -67,6 +67,7 @@ def worker_settings(
         maps=explain.maps,
         biases=explain.biases,
         contrast=explain.contrast,
+        channels=explain.channels,
         samples=explain.samples,
         noise_level=explain.noise_level,
         seed=explain.seed,

@@ -12,7 +12,7 @@ import pyarrow as pa
 from transforms.clock import Clock
 from transforms.fullgrad import Explanation
 from transforms.models import LoadedModel
-from transforms.output import ERRORS, IMAGE, MAPS, SMALL_MAPS, RowWriter, encode_maps
+from transforms.output import ERRORS, IMAGE, MAPS, SMALL_MAPS, RowWriter, encode_maps, round_keeping_sums
 from transforms.sources import Record
 from transforms.statistics import (
     COARSE,
@@ -157,8 +157,9 @@ def _map_rows(
         "contrast_class": _null_for_none(explanation.contrast_class),
         **{
             name: _null_for_nan(getattr(explanation, name))
-            for name in ("input_term", "bias_term", "unlocated_term", "completeness_error")
+            for name in ("input_term", "bias_term", "unlocated_term", "completeness_error", "after_term")
         },
+        "channel_terms": _channel_terms(explanation),
         "map": encoded.data,
         "map_dtype": [map_dtype] * count,
         "map_scale": encoded.scale,
@@ -199,6 +200,15 @@ def _record_batch(columns: Mapping[str, Any], schema: pa.Schema) -> pa.RecordBat
         for field in schema
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _channel_terms(explanation: Explanation) -> pa.Array:
+    """Lists of float16. Null if there are no terms, and for an image with a term that float16 cannot hold."""
+    terms = round_keeping_sums(explanation.channel_terms)
+    count, channels = terms.shape
+    offsets = np.arange(count + 1, dtype=np.int32) * channels
+    absent = ~np.isfinite(terms).all(axis=1) | (channels == 0)
+    return pa.ListArray.from_arrays(offsets, pa.array(terms.ravel()), mask=pa.array(absent))
 
 
 def _images(sources: Sequence[Decoded]) -> pa.Array:

@@ -131,6 +131,12 @@ class Explain(Section):
         description="What is explained: none (the default) is the logit of the class, runner_up is that logit minus "
         "the largest other one.",
     )
+    channels: Annotated[str, Field(min_length=1), Values("auto, none or the name of a layer")] = Field(
+        default="auto",
+        description="The layer whose channels' contributions to the logit are stored: its name as fullgrad inspect "
+        "prints it, auto (the default) for the last layer whose output has places in the image, or none. All paths of "
+        "the model must go through the layer. Only fullgrad has them.",
+    )
     samples: Annotated[Whole, Values("a whole number from 1 up")] = Field(
         default=SAMPLES,
         description="The number of noisy copies of an image that smoothgrad and smooth_fullgrad average over, from 1 "

@@ -65,6 +65,9 @@ def test_a_run_writes_a_row_an_image_and_a_row_a_class(dataset: dict[str, Any]) 
         assert row["label_name"] == CLASS_NAMES[row["label"]]
         assert row["target"] == row["predicted"]
         assert row["target_rank"] == 0
+        total = np.sum(row["channel_terms"], dtype=np.float64) + row["after_term"]
+        assert abs(total - row["explained"]) <= 1e-4 * max(1, abs(row["explained"]))
+        assert len(row["channel_terms"]) == 5
         assert row["correct"] == (row["label"] == row["predicted"])
         assert row["map"].shape == (16, 16)
         assert row["coarse_map"].sum() == pytest.approx(1 if row["map"].any() else 0, abs=1e-5)

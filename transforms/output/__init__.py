@@ -1,6 +1,6 @@
 """The output folder of a run: its files, their columns, and functions that read them."""
 
-from transforms.output.codec import MAP_DTYPES, EncodedMaps, decode_map, encode_maps
+from transforms.output.codec import MAP_DTYPES, EncodedMaps, decode_map, encode_maps, round_keeping_sums
 from transforms.output.files import list_files, open_file, read_bytes
 from transforms.output.hugging_face import IMAGE, hugging_face_metadata
 from transforms.output.partials import class_block, statistics_from_table, statistics_table
@@ -42,6 +42,7 @@ __all__ = [
     "read_bytes",
     "read_maps",
     "read_table",
+    "round_keeping_sums",
     "statistics_from_table",
     "statistics_table",
 ]

@@ -38,6 +38,8 @@ MAPS = pa.schema(
         ("bias_term", pa.float32()),
         ("unlocated_term", pa.float32()),
         ("completeness_error", pa.float32()),
+        ("channel_terms", pa.list_(pa.float16())),
+        ("after_term", pa.float32()),
         ("map", pa.binary()),
         ("map_dtype", pa.string()),
         ("map_scale", pa.float64()),
@@ -50,6 +52,9 @@ MAPS = pa.schema(
     ]
 )
 
+# The columns of `MAPS` that examples do not have: they are long, and nobody reads them row by row.
+_NOT_IN_EXAMPLES = ("coarse_map", "channel_terms", "image")  # the image comes last
+
 # A unit's maps on the grid of the class statistics, or smaller, for examples. A map is found by `index` and `target`.
 SMALL_MAPS = pa.schema([MAPS.field(name) for name in ("index", "target", *MAP_COLUMNS)])
 
@@ -60,7 +65,7 @@ EXAMPLES = pa.schema(
         ("kind", pa.string()),
         ("rank", pa.int32()),
         ("score", pa.float32()),
-        *(field for field in MAPS if field.name not in ("coarse_map", "image")),
+        *(field for field in MAPS if field.name not in _NOT_IN_EXAMPLES),
         ("similarity", pa.float32()),
         ("image", IMAGE),
     ]

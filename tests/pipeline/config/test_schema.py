@@ -53,6 +53,7 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
             "biases": "all",
             "targets": "predicted",
             "contrast": "none",
+            "channels": "auto",
             "samples": 25,
             "noise_level": 0.15,
             "seed": 0,
@@ -228,6 +229,7 @@ configs = st.fixed_dictionaries(
             | st.integers(1, 1000).map("top-{}".format)
             | st.lists(st.integers(0, 999), min_size=1, max_size=5, unique=True),
             contrast=st.sampled_from(["none", "runner_up"]),
+            channels=st.sampled_from(["auto", "none", "block5/out"]),
             batch_size=st.just("auto") | whole,
             jit=st.sampled_from(["auto", "on", "off", True, False]),
         ),
