@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from pipeline import export, show
 from pipeline.config import describe_keys
 
 _OPTIONS_OF_STORES = (
@@ -96,6 +97,9 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="modules that define the file's own layers, with --trust; they are imported, which runs their code",
     )
+
+    for command in (show, export):
+        command.add_arguments(commands)
 
     for engine in ("Flink 1.20", "Spark 3.5"):
         server = commands.add_parser(

@@ -1,7 +1,7 @@
 """Turns encoded images into the arrays that the model takes: decodes, resizes and preprocesses them."""
 
 from transforms.images.ahead import decode_ahead
-from transforms.images.decode import EXIF, FORMATS, Exif, decode_image, resize_image
+from transforms.images.decode import EXIF, FORMATS, Exif, decode_image, open_image, resize_image
 from transforms.images.limits import UndecodableImage
 from transforms.images.preprocess import (
     MODES,
@@ -11,7 +11,7 @@ from transforms.images.preprocess import (
     application_family,
     preprocessing,
 )
-from transforms.images.resize import FILTERS, Resize
+from transforms.images.resize import FILTERS, Resize, resized
 
 __all__ = [
     "EXIF",
@@ -27,6 +27,8 @@ __all__ = [
     "application_family",
     "decode_ahead",
     "decode_image",
+    "open_image",
     "preprocessing",
     "resize_image",
+    "resized",
 ]
