@@ -7,10 +7,6 @@ import pathlib
 
 import pytest
 
-from tests import shards
-from tests.runs import run
-from tests.samples import encoded_images
-
 
 @pytest.fixture(scope="session")
 def test_data() -> pathlib.Path:
@@ -28,6 +24,11 @@ def small_output(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
     The shards are beside it. In b.tfrecord, the last image has the id of the first.
     """
+    # Importing these takes seconds, for which no other test should wait.
+    from tests import shards
+    from tests.runs import run
+    from tests.samples import encoded_images
+
     folder = tmp_path_factory.mktemp("small")
     samples = encoded_images(33)
     samples[-1] = (samples[20][0], *samples[-1][1:])

@@ -47,7 +47,8 @@ ROOMS = {
     "pictures": Room("transforms.pictures"),
     "output": Room("transforms.output transforms.parts", "basics sources images statistics"),
     "explaining": Room(
-        "transforms transforms.explain transforms.explainer transforms.inference transforms.results transforms.merging",
+        "transforms transforms.explain transforms.explainer transforms.inference transforms.results transforms.merging "
+        "transforms.examples",
         "basics fullgrad sources images models statistics pictures output",
     ),
     "config": Room("pipeline.config", "basics"),

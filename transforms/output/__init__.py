@@ -1,21 +1,37 @@
 """The output folder of a run: its files, their columns, and functions that read them."""
 
-from transforms.output.codec import MAP_DTYPES, EncodedMaps, decode_map, encode_maps
-from transforms.output.files import list_files, read_bytes
+from transforms.output.codec import MAP_DTYPES, EncodedMaps, decode_map, encode_maps, round_keeping_sums
+from transforms.output.files import list_files, open_file, read_bytes
 from transforms.output.finding import UnknownId, find_rows
+from transforms.output.hugging_face import IMAGE, hugging_face_metadata
 from transforms.output.originals import NoOriginal, Originals, read_image
 from transforms.output.partials import class_block, statistics_from_table, statistics_table
 from transforms.output.reading import read_maps, read_table
-from transforms.output.schemas import CLASSES, ERRORS, MAPS, PARTIALS, SCHEMA_VERSION
+from transforms.output.schemas import (
+    CLASSES,
+    CONFUSION,
+    ERRORS,
+    EXAMPLES,
+    MAP_COLUMNS,
+    MAPS,
+    PARTIALS,
+    SCHEMA_VERSION,
+    SMALL_MAPS,
+)
 from transforms.output.store import Output, RowWriter
 
 __all__ = [
     "CLASSES",
+    "CONFUSION",
     "ERRORS",
+    "EXAMPLES",
+    "IMAGE",
     "MAPS",
+    "MAP_COLUMNS",
     "MAP_DTYPES",
     "PARTIALS",
     "SCHEMA_VERSION",
+    "SMALL_MAPS",
     "EncodedMaps",
     "NoOriginal",
     "Originals",
@@ -26,11 +42,14 @@ __all__ = [
     "decode_map",
     "encode_maps",
     "find_rows",
+    "hugging_face_metadata",
     "list_files",
+    "open_file",
     "read_bytes",
     "read_image",
     "read_maps",
     "read_table",
+    "round_keeping_sums",
     "statistics_from_table",
     "statistics_table",
 ]
