@@ -1,4 +1,4 @@
-"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `flink-job-server`, `spark-job-server`.
+"""The command line: `fullgrad run` and the other commands; `pipeline.arguments` lists them.
 
 Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; 2 the request
 could not be run; 130 interrupted. Every code but 0 comes with one sentence on standard error.
@@ -22,9 +22,15 @@ from rich.table import Table
 
 from pipeline.arguments import parser
 from pipeline.config import Config, ConfigError, load_config
+from pipeline.export import export
+from pipeline.show import show
 from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_summary
 
 # The commands import inside themselves what takes seconds to import: `--help` and a misspelt key need not wait for it.
+
+
+_NEED_TENSORFLOW = ("run", "demo", "inspect")
+_TAKE_BEAM_OPTIONS = ("run", "status", "inspect", "show", "export", "compare")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cut = arguments.index("--")
         arguments, beam_options = arguments[:cut], arguments[cut + 1 :]
     args = parser().parse_args(arguments)
-    if beam_options and args.command not in ("run", "status", "inspect", "compare"):
-        return _refuse("Beam options after -- belong to `fullgrad run`, `status`, `inspect` and `compare`")
+    if beam_options and args.command not in _TAKE_BEAM_OPTIONS:
+        return _refuse(f"Beam options after -- belong to `fullgrad {'`, `'.join(_TAKE_BEAM_OPTIONS)}`")
     if args.command.endswith("-job-server"):  # which needs neither Beam nor TensorFlow
         return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -44,14 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted = _note_interrupts()
     try:
         if not args.verbose:
-            _import_quietly(tensorflow=args.command not in ("status", "compare"))
+            _import_quietly(tensorflow=args.command in _NEED_TENSORFLOW)
         if args.command == "run":
             return _run(args, beam_options)
         if args.command == "demo":
             return _demo(args)
         if problem := _prepare_file_systems(args, beam_options):
             return _refuse(problem)
-        return {"status": _status, "inspect": _inspect, "compare": _compare}[args.command](args)
+        return {"status": _status, "inspect": _inspect, "compare": _compare, "show": show, "export": export}[
+            args.command
+        ](args)
     except ConfigError as error:
         return _refuse(str(error))
     except BaseException as error:
@@ -177,11 +185,8 @@ def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str])
     from pipeline.engines.options import UnusableEngine, check_options
     from transforms.filesystems import UnusableFileSystem, check_file_system, use_options
 
-    named = {
-        "status": lambda: {"OUTPUT": args.output},
-        "compare": lambda: {"A": args.output, "B": args.other, "--to": args.to},
-        "inspect": lambda: {"MODEL": args.model, "--weights": args.weights},
-    }[args.command]()
+    words = {"model": "MODEL", "weights": "--weights", "output": "OUTPUT", "other": "B"}
+    named = {word: getattr(args, name) for name, word in words.items() if name in args}
     try:
         check_options(beam_options, "the options after --")
         use_options(beam_options)

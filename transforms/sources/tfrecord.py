@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import struct
 import sys
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from transforms.sources.base import (
     listed,
 )
 from transforms.sources.compression import decompressed, other_compression
+from transforms.sources.example import example_class
 from transforms.sources.files import GZIP_DAMAGE, open_file, read_up_to, skip
 from transforms.unit import Shard
 
@@ -257,20 +257,12 @@ def _decompressed(file: BinaryIO) -> BinaryIO:
     return file if is_frame_header(head) else decompressed(file, head)
 
 
-@functools.cache
-def _example_class() -> Any:
-    # Importing the message imports all of TensorFlow. A launcher that only counts need not wait these seconds.
-    from tensorflow.core.example import example_pb2
-
-    return example_pb2.Example
-
-
 def _features(data: bytes) -> Any | None:
     """The Example's mapping from name to feature; None if `data` is not an Example."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        return _example_class().FromString(data).features.feature
+        return example_class().FromString(data).features.feature
     except DecodeError:
         return None
 
