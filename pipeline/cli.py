@@ -1,4 +1,4 @@
-"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `flink-job-server`, `spark-job-server`.
+"""The command line: `fullgrad init`, `run`, `demo`, `status`, `inspect`, `flink-job-server`, `spark-job-server`.
 
 Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; 2 the request
 could not be run; 130 interrupted. Every code but 0 comes with one sentence on standard error.
@@ -22,6 +22,7 @@ from rich.table import Table
 
 from pipeline.arguments import parser
 from pipeline.config import Config, ConfigError, load_config
+from pipeline.init import init, is_model_file
 from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_summary
 
 # The commands import inside themselves what takes seconds to import: `--help` and a misspelt key need not wait for it.
@@ -35,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cut = arguments.index("--")
         arguments, beam_options = arguments[:cut], arguments[cut + 1 :]
     args = parser().parse_args(arguments)
-    if beam_options and args.command not in ("run", "status", "inspect"):
-        return _refuse("Beam options after -- belong to `fullgrad run`, `status` and `inspect`")
+    if beam_options and args.command not in ("run", "status", "inspect", "init"):
+        return _refuse("Beam options after -- belong to `fullgrad run`, `init`, `status` and `inspect`")
     if args.command.endswith("-job-server"):  # which needs neither Beam nor TensorFlow
         return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _demo(args)
         if problem := _prepare_file_systems(args, beam_options):
             return _refuse(problem)
-        return {"status": _status, "inspect": _inspect}[args.command](args)
+        return {"status": _status, "inspect": _inspect, "init": init}[args.command](args)
     except ConfigError as error:
         return _refuse(str(error))
     except BaseException as error:
@@ -143,7 +144,10 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
         return _refuse(str(error))
     if plan.fields:
         out.print(plan.fields)
+    out.print(plan.class_names.sentence())
     out.print(describe_plan(plan))
+    for doubt in plan.doubts:
+        out.print(f"warning: {doubt}", style="yellow")
     try:
         if dry_run:
             check_engine(plan)
@@ -154,7 +158,8 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
         return _refuse(str(error))
     print_summary(summary, config)
     for warning in warnings_of(summary, plan):
-        out.print(f"warning: {warning}", style="yellow")
+        if warning not in plan.doubts:  # which the plan has said
+            out.print(f"warning: {warning}", style="yellow")
     problems = problems_of(summary, plan)
     for problem in problems:
         err.print(f"fullgrad: {problem}", style="red")
@@ -246,9 +251,16 @@ def _inspect(args: argparse.Namespace) -> int:
     from pipeline.inspection import completeness_on, inspect_exposed
     from transforms.fullgrad.diagnosis import account_for_steps
     from transforms.images import Resize, UndecodableImage, decode_image
-    from transforms.models import ModelSpec, UnusableModel, fingerprint_of, load_once, noise_images
+    from transforms.models import (
+        ModelSpec,
+        UnusableModel,
+        fingerprint_of,
+        load_once,
+        noise_images,
+        preprocessing_layers,
+    )
 
-    is_file = "." in pathlib.PurePath(args.model).name or "/" in args.model or os.path.exists(args.model)
+    is_file = is_model_file(args.model)
     path, application = (args.model, None) if is_file else (None, args.model)
     weights = None if is_file else args.weights or "imagenet"
     custom_objects = tuple(args.custom_objects)
@@ -300,6 +312,10 @@ def _inspect(args: argparse.Namespace) -> int:
             f"{share:.2%}" if layer.adds else "",
         )
     Console(highlight=False, width=None if out.is_terminal else 160).print(table)
+    layers = ", ".join(f"{layer} {layer.does}" for layer in preprocessing_layers(model.exposed))
+    out.print(
+        f"preprocessing inside the model: {layers or 'none found, so model.preprocess.scale must be as in training'}"
+    )
     limit = model.exposed.tolerance
     holds = checked.holds(limit)
     what = ("image" if len(images) == 1 else "images") + ("" if args.images else " of noise")
