@@ -27,9 +27,9 @@ class ClassNames:
     warnings: tuple[str, ...] = ()
 
     def sentence(self) -> str:
-        """One line for the plan."""
+        """One line for the plan, if there are names."""
         if self.names is None:
-            return "class names: none found; model.class_names may be a file that lists them"
+            return "class names: none"
         known = sum(name is not None for name in self.names)
         return f"class names: {self.source}" + (f", {known} of {len(self.names)}" if known < len(self.names) else "")
 

@@ -144,7 +144,8 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
         return _refuse(str(error))
     if plan.fields:
         out.print(plan.fields)
-    out.print(plan.class_names.sentence())
+    if plan.class_names.names is not None:
+        out.print(plan.class_names.sentence())
     out.print(describe_plan(plan))
     for doubt in plan.doubts:
         out.print(f"warning: {doubt}", style="yellow")

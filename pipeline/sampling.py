@@ -23,9 +23,8 @@ def sampled_records(source: Source, shards: Sequence[Shard], count: int) -> list
     found: list[Record] = []
     for shard in chosen:
         found.extend(record for record in _of_shard(source, shard, each) if record.image is not None)
-    return (
-        found[:count] if len(chosen) == 1 else [found[i * len(found) // count] for i in range(min(count, len(found)))]
-    )
+    count = min(count, len(found))
+    return [found[i * len(found) // count] for i in range(count)]
 
 
 def _of_shard(source: Source, shard: Shard, count: int) -> Iterator[Record]:
