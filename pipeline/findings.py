@@ -160,7 +160,9 @@ def find_out(request: Request) -> Findings:
     scales = dict(usual_scales(model.channels))
     if family is not None and family not in scales:
         scales[family] = preprocessing(family)
-    trials, tried, chance = _trials(model, records, labels, scales)
+    scales_itself = any(layer.does == "scales" for layer in layers)
+    own = family if request.application is not None else "none" if scales_itself else None
+    trials, tried, chance = _trials(model, records, labels, scales, own)
     named = names_in_data(source, shards, classes) if labels.used else None
     images, counted = _count(source, shards, records)
     return Findings(
@@ -266,9 +268,16 @@ def _few(names: set[str]) -> str:
 
 
 def _trials(
-    model: LoadedModel, records: Sequence[Record], labels: Labels, scales: Mapping[str, Preprocessing]
+    model: LoadedModel,
+    records: Sequence[Record],
+    labels: Labels,
+    scales: Mapping[str, Preprocessing],
+    own: str | None,
 ) -> tuple[list[Trial], int, float]:
-    """The trials, the best first, on how many images, and the share of the most frequent label among these."""
+    """The trials, the best first, on how many images, and the share of the most frequent label among these.
+
+    If the model's own scale is known and does well, no other one is tried.
+    """
     places = {name: place for place, name in enumerate(labels.names or ())}
     known: list[tuple[Record, int]] = []
     for record in records if labels.used else ():
@@ -282,7 +291,12 @@ def _trials(
     if kept:
         indices = [known[i][1] for i in kept]
         most = max(map(indices.count, set(indices)))
-        return best_scales(model, pixels, indices, scales), len(kept), most / len(kept)
+        chance = most / len(kept)
+        if own is not None:
+            (trial,) = try_scales(model, pixels, indices, {own: scales[own]})
+            if trial.tells(chance):
+                return [trial], len(kept), chance
+        return best_scales(model, pixels, indices, scales), len(kept), chance
     pixels, kept = decoded(records, model)
     return (try_scales(model, pixels, None, scales) if kept else []), len(kept), 1.0
 

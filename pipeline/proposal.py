@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import yaml
 
 from pipeline.findings import Findings, Request
-from pipeline.scaling import Trial, at_least
+from pipeline.scaling import Trial
 
 _WIDTH = 112
-# How unlikely an accuracy must be by always giving the most frequent label, to tell something about a scale.
-_TELLING, _SURE = 0.01, 0.001
+# How unlikely it must be that a scale is better by chance, to propose it although the model scales inside.
+_SURE = 0.001
 # The misfit at the first BatchNorm up to which a scale fits, and by how much the next one must be worse.
 _FITS, _CLEARLY = 0.7, 2.0
 
@@ -45,11 +45,11 @@ def propose_scale(found: Findings, request: Request) -> Scale:
         used = trials.get((found.family if own == "auto" else "none") or "none")
         if best is None or used is None or not labelled:
             return Scale(own, what, True)
-        if _tells(best, found) and best is not used and best.beats(used, _SURE):
+        if best.tells(found.chance) and best is not used and best.beats(used, _SURE):
             return Scale(best.scale, f"{what} But {_figures([best, used])}.", True)
         return Scale(own, f"{what} With it, {_figures([used])}.", True)
     nothing = "No layer inside the model scales the pixels."
-    if best is not None and labelled and _tells(best, found):
+    if best is not None and labelled and best.tells(found.chance):
         others = [trial for trial in found.trials[1:] if not best.beats(trial)]
         close = f" {_listed(others)} may be as good: this sample cannot tell." if others else ""
         return Scale(best.scale, f"{nothing} Tried without training: {_figures(found.trials)}.{close}", True)
@@ -74,10 +74,6 @@ def propose_scale(found: Findings, request: Request) -> Scale:
         "subtracted in the order blue, green, red, caffe."
     )
     return Scale("none", why, False)
-
-
-def _tells(trial: Trial, found: Findings) -> bool:
-    return at_least(int(trial.right.sum()), len(trial.right), found.chance) < _TELLING
 
 
 def _figures(trials: Sequence[Trial]) -> str:

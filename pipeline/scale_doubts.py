@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.label_doubts import NO_BETTER
 from pipeline.sampling import sampled_records
-from pipeline.scaling import IMAGES, at_least, decoded, try_scales, usual_scales
+from pipeline.scaling import IMAGES, decoded, try_scales, usual_scales
 from transforms.explain import label_of
 from transforms.filesystems import STORE_ERRORS
 from transforms.models import LoadedModel
@@ -92,9 +92,7 @@ def better_scale(plan: Plan, summary: Summary) -> str | None:
     both = {_CONFIGURED: plan.model.preprocess, first[0].scale: scales[first[0].scale]}
     best, now = try_scales(plan.model, pixels, labels, both)
     chance = max(labels.count(label) for label in set(labels)) / len(labels)
-    if best.scale == _CONFIGURED or not best.beats(now, _SURE):
-        return None
-    if at_least(int(best.right.sum()), len(labels), chance) >= _SURE:
+    if best.scale == _CONFIGURED or not best.beats(now, _SURE) or not best.tells(chance, _SURE):
         return None
     return (
         f"the accuracy is {summary.accuracy:.1%}, and model.preprocess seems not to be as in training: with scale: "

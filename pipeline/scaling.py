@@ -65,6 +65,10 @@ class Trial:
     def accuracy(self) -> float:
         return float(self.right.mean()) if len(self.right) else math.nan
 
+    def tells(self, chance: float, level: float = 0.01) -> bool:
+        """Whether it is right on more images than always giving the most frequent label, of the share `chance`."""
+        return len(self.right) > 0 and at_least(int(self.right.sum()), len(self.right), chance) < level
+
     def beats(self, other: Trial, level: float = _BETTER) -> bool:
         """Whether this one is right on more images, by more than chance: the sign test on the same images."""
         if len(self.right) != len(other.right):  # the other did worse on some of the images already
