@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from pipeline import comparison, export, show
 from pipeline.config import describe_keys
+from pipeline.init import init_arguments
 
 _OPTIONS_OF_STORES = (
     "What follows -- are Beam's options for its file systems, for example: -- --s3_endpoint_url=http://localhost:9000"
@@ -32,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     fullgrad.add_argument("--verbose", action="store_true", help="show what Beam and the workers log")
     commands = fullgrad.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    init_arguments(commands)
     run = commands.add_parser(
         "run",
         help="explain a dataset",

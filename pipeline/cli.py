@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 from rich.console import Console
@@ -23,14 +23,15 @@ from rich.table import Table
 from pipeline.arguments import parser
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.export import export
+from pipeline.init import init, is_model_file
 from pipeline.show import show
 from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_summary
 
 # The commands import inside themselves what takes seconds to import: `--help` and a misspelt key need not wait for it.
 
 
-_NEED_TENSORFLOW = ("run", "demo", "inspect")
-_TAKE_BEAM_OPTIONS = ("run", "status", "inspect", "show", "export", "compare")
+_NEED_TENSORFLOW = ("run", "demo", "init", "inspect")
+_TAKE_BEAM_OPTIONS = ("run", "status", "init", "inspect", "show", "export", "compare")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,9 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _demo(args)
         if problem := _prepare_file_systems(args, beam_options):
             return _refuse(problem)
-        return {"status": _status, "inspect": _inspect, "compare": _compare, "show": show, "export": export}[
-            args.command
-        ](args)
+        return _COMMANDS[args.command](args)
     except ConfigError as error:
         return _refuse(str(error))
     except BaseException as error:
@@ -151,7 +150,11 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
         return _refuse(str(error))
     if plan.fields:
         out.print(plan.fields)
+    if plan.class_names.names is not None:
+        out.print(plan.class_names.sentence())
     out.print(describe_plan(plan))
+    for doubt in plan.doubts:
+        out.print(f"warning: {doubt}", style="yellow")
     try:
         if dry_run:
             check_engine(plan)
@@ -162,7 +165,8 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
         return _refuse(str(error))
     print_summary(summary, config)
     for warning in warnings_of(summary, plan):
-        out.print(f"warning: {warning}", style="yellow")
+        if warning not in plan.doubts:  # which the plan has said
+            out.print(f"warning: {warning}", style="yellow")
     problems = problems_of(summary, plan)
     for problem in problems:
         err.print(f"fullgrad: {problem}", style="red")
@@ -267,9 +271,16 @@ def _inspect(args: argparse.Namespace) -> int:
     from pipeline.inspection import completeness_on, inspect_exposed
     from transforms.fullgrad.diagnosis import account_for_steps
     from transforms.images import Resize, UndecodableImage, decode_image
-    from transforms.models import ModelSpec, UnusableModel, fingerprint_of, load_once, noise_images
+    from transforms.models import (
+        ModelSpec,
+        UnusableModel,
+        fingerprint_of,
+        load_once,
+        noise_images,
+        preprocessing_layers,
+    )
 
-    is_file = "." in pathlib.PurePath(args.model).name or "/" in args.model or os.path.exists(args.model)
+    is_file = is_model_file(args.model)
     path, application = (args.model, None) if is_file else (None, args.model)
     weights = None if is_file else args.weights or "imagenet"
     custom_objects = tuple(args.custom_objects)
@@ -321,6 +332,10 @@ def _inspect(args: argparse.Namespace) -> int:
             f"{share:.2%}" if layer.adds else "",
         )
     Console(highlight=False, width=None if out.is_terminal else 160).print(table)
+    layers = ", ".join(f"{layer} {layer.does}" for layer in preprocessing_layers(model.exposed))
+    out.print(
+        f"preprocessing inside the model: {layers or 'none found, so model.preprocess.scale must be as in training'}"
+    )
     limit = model.exposed.tolerance
     holds = checked.holds(limit)
     what = ("image" if len(images) == 1 else "images") + ("" if args.images else " of noise")
@@ -337,3 +352,13 @@ def _inspect(args: argparse.Namespace) -> int:
         f"at most {checked.error.max():.1e}: {verdict}"
     )
     return 0 if holds else 1
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "status": _status,
+    "init": init,
+    "inspect": _inspect,
+    "show": show,
+    "export": export,
+    "compare": _compare,
+}
