@@ -1,4 +1,4 @@
-"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `flink-job-server`, `spark-job-server`.
+"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `report`, `flink-job-server`, `spark-job-server`.
 
 Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; 2 the request
 could not be run; 130 interrupted. Every code but 0 comes with one sentence on standard error.
@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 import pathlib
+import shlex
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from pipeline.arguments import parser
 from pipeline.config import Config, ConfigError, load_config
+from pipeline.reporting import make_report, report
 from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_summary
 
 # The commands import inside themselves what takes seconds to import: `--help` and a misspelt key need not wait for it.
@@ -35,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cut = arguments.index("--")
         arguments, beam_options = arguments[:cut], arguments[cut + 1 :]
     args = parser().parse_args(arguments)
-    if beam_options and args.command not in ("run", "status", "inspect"):
-        return _refuse("Beam options after -- belong to `fullgrad run`, `status` and `inspect`")
+    if beam_options and args.command not in ("run", "status", "inspect", "report"):
+        return _refuse("Beam options after -- belong to `fullgrad run`, `status`, `inspect` and `report`")
     if args.command.endswith("-job-server"):  # which needs neither Beam nor TensorFlow
         return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -44,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted = _note_interrupts()
     try:
         if not args.verbose:
-            _import_quietly(tensorflow=args.command != "status")
+            _import_quietly(tensorflow=args.command not in ("status", "report"))
         if args.command == "run":
             return _run(args, beam_options)
         if args.command == "demo":
             return _demo(args)
         if problem := _prepare_file_systems(args, beam_options):
             return _refuse(problem)
-        return {"status": _status, "inspect": _inspect}[args.command](args)
+        return {"status": _status, "inspect": _inspect, "report": report}[args.command](args)
     except ConfigError as error:
         return _refuse(str(error))
     except BaseException as error:
@@ -158,6 +160,9 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     problems = problems_of(summary, plan)
     for problem in problems:
         err.print(f"fullgrad: {problem}", style="red")
+    if config.report == "on":
+        return make_report(config.output.path) or (1 if problems else 0)
+    out.print(f"to see it: fullgrad report {shlex.quote(config.output.path)}")
     return 1 if problems else 0
 
 
@@ -177,7 +182,11 @@ def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str])
     from pipeline.engines.options import UnusableEngine, check_options
     from transforms.filesystems import UnusableFileSystem, check_file_system, use_options
 
-    named = {"OUTPUT": args.output} if args.command == "status" else {"MODEL": args.model, "--weights": args.weights}
+    named = (
+        {"OUTPUT": args.output, "--to": getattr(args, "to", None)}
+        if args.command in ("status", "report")
+        else {"MODEL": args.model, "--weights": args.weights}
+    )
     try:
         check_options(beam_options, "the options after --")
         use_options(beam_options)
