@@ -14,9 +14,7 @@ function classView(index, loaded) {
   return [
     el("div", { class: "head" }, el("h1", {}, name), pager(row)),
     el("p", { class: "lead" }, classSentence(row)),
-    fullgrad.results.findings
-      .filter((each) => each.class === index)
-      .map(({ sentence }) => el("p", { class: "warning" }, sentence)),
+    classFindings(index),
     el("h2", { class: "hidden" }, "Maps"),
     classMaps(name, loaded),
     examples(index, name, loaded),
@@ -36,6 +34,11 @@ function classView(index, loaded) {
   ];
 }
 
+function classFindings(index) {
+  const own = fullgrad.results.findings.filter((each) => each.class === index);
+  return own.length ? el("div", { class: "warning" }, own.map(({ sentence }) => el("p", {}, sentence))) : null;
+}
+
 function pager(row) {
   const { classes } = fullgrad.results;
   const link = (other, text) => {
@@ -52,7 +55,7 @@ function classSentence(row) {
   if (classes.accuracy[row] === null) return `${images} No image has this label.`;
   return (
     `${images} Of ${whole(classes.labelled[row])} images with this label, the model gets ${percent(classes.accuracy[row])} right ` +
-    `(95 % interval ${percent(classes.low[row])} to ${percent(classes.high[row])}).`
+    `(95\u00a0% interval ${percent(classes.low[row])} to ${percent(classes.high[row])}).`
   );
 }
 
@@ -172,7 +175,7 @@ function card(index, loaded, kind, place, score) {
         "span",
         { class: "caption" },
         el("strong", {}, inUnit(score, kind.unit)),
-        wrong && [el("br"), label],
+        wrong && el("span", { class: "name", title: label }, label),
       ),
     ),
   );

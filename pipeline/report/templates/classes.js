@@ -54,7 +54,7 @@ function classesView() {
 
   return [
     el("h1", {}, "Classes"),
-    el("p", { class: "lead" }, "± is half of the 95 % interval of a mean. A flag marks a figure that lies far above the other classes."),
+    el("p", { class: "lead" }, "± is half of the 95\u00a0% interval of a mean. A flag marks a figure that lies far above the other classes."),
     el(
       "div",
       { class: "filter" },
@@ -140,7 +140,7 @@ function classRow(row, shown) {
 function accuracyTitle(row) {
   const { classes } = fullgrad.results;
   if (classes.accuracy[row] === null) return "no image has this label";
-  return `${whole(classes.correct[row])} of ${whole(classes.labelled[row])}; 95 % interval ${percent(classes.low[row])} to ${percent(classes.high[row])}`;
+  return `${whole(classes.correct[row])} of ${whole(classes.labelled[row])}; 95\u00a0% interval ${percent(classes.low[row])} to ${percent(classes.high[row])}`;
 }
 
 /** Half the interval of a class's mean figure, with as many decimals as the mean has. */

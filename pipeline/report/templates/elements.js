@@ -28,17 +28,18 @@ function whole(value) {
   return value === null ? DASH : value.toLocaleString("en-US");
 }
 
-/** A number with three significant digits. */
+/** A number with three significant digits, or all digits before the point. */
 function number(value) {
   if (value === null || value === undefined) return DASH;
   const size = Math.abs(value);
-  const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(1) : value.toPrecision(3);
+  if (size >= 1000 && size < 1e6) return Math.round(value).toLocaleString("en-US").replace("-", "−");
+  const text = size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(1) : value.toPrecision(3);
   return text.replace("e-", "e−").replace(/^-/, "−");
 }
 
-/** A share as percent: 97.4 %. */
+/** A share as percent: 97.4 %. The space does not break a line. */
 function percent(value, digits = 1) {
-  return value === null || value === undefined ? DASH : `${(100 * value).toFixed(digits)} %`;
+  return value === null || value === undefined ? DASH : `${(100 * value).toFixed(digits)}\u00a0%`;
 }
 
 /** A value of a figure or a score in its unit. */

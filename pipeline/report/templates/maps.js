@@ -23,9 +23,12 @@ function rangeOf(map) {
   return [-size, size];
 }
 
-/** A canvas with one pixel for each cell of a map. Styles make it as large as its box. */
-function mapCanvas(map) {
-  const canvas = el("canvas", { class: "map", "aria-hidden": "true" });
+/**
+ * A canvas with one pixel for each cell of a map. Styles make it as large as its box. Over an image, small values are
+ * more transparent than large ones, so that the image can be recognised.
+ */
+function mapCanvas(map, over = false) {
+  const canvas = el("canvas", { class: over ? "map over" : "map", "aria-hidden": "true" });
   canvas.width = map.width;
   canvas.height = map.height;
   const [low, high] = rangeOf(map);
@@ -33,8 +36,10 @@ function mapCanvas(map) {
   const table = map.signed ? colours.diverging : colours.sequential;
   const pixels = new ImageData(map.width, map.height);
   for (let i = 0; i < map.values.length; i++) {
-    const [red, green, blue] = table[Math.min(255, Math.max(0, Math.round((map.values[i] - low) * step)))];
-    pixels.data.set([red, green, blue, 255], 4 * i);
+    const code = Math.min(255, Math.max(0, Math.round((map.values[i] - low) * step)));
+    const [red, green, blue] = table[code];
+    const size = map.signed ? Math.abs(code - 127.5) / 127.5 : code / 255;
+    pixels.data.set([red, green, blue, over ? 255 * Math.min(1, 0.2 + 1.2 * size) : 255], 4 * i);
   }
   canvas.getContext("2d").putImageData(pixels, 0, 0);
   return canvas;
@@ -81,19 +86,16 @@ function legend(map, write = number) {
 
 /* How maps are shown: the same everywhere, until the page is closed. */
 
-const display = { mode: "overlay", opacity: 0.6, smooth: false };
+const display = { mode: "overlay", opacity: 0.8, smooth: false };
 
 /** The layers of an example in a mode: `image`, `map` or `overlay`. Without an image, each shows the map. */
 function exampleLayers(loaded, place, mode = display.mode) {
   const example = loaded.data.examples[place];
   const image = imageCanvas(loaded, place);
   if (mode === "image" && image) return [image];
-  const map = example.map && mapCanvas((example.decoded ??= decodeMap(example.map)));
-  if (map && image && mode === "overlay") {
-    map.classList.add("over");
-    return [image, map];
-  }
-  return [map ?? image];
+  if (!example.map) return [image];
+  const map = (example.decoded ??= decodeMap(example.map));
+  return image && mode === "overlay" ? [image, mapCanvas(map, true)] : [mapCanvas(map)];
 }
 
 /** Applies opacity and smoothness to everything in an element. */

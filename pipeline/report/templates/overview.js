@@ -106,7 +106,7 @@ function tiles(totals, completeness) {
     tile(
       "Accuracy",
       percent(totals.accuracy),
-      totals.accuracy === null ? "no image has a label" : `95 % interval ${percent(low)} to ${percent(high)}`,
+      totals.accuracy === null ? "no image has a label" : `95\u00a0% interval ${percent(low)} to ${percent(high)}`,
     ),
     tile(
       "Images",
@@ -114,8 +114,8 @@ function tiles(totals, completeness) {
       totals.failed ? `${whole(totals.failed)} more failed (${percent(totals.failed_fraction, 2)})` : "none failed",
     ),
     tile(
-      "Speed",
-      totals.images_per_second === null ? DASH : `${number(totals.images_per_second)} images/s`,
+      "Images per second",
+      number(totals.images_per_second),
       totals.seconds === null ? "nothing was computed anew" : `in ${number(totals.seconds)} s`,
     ),
     tile("Completeness error", number(completeness.quantiles.max ?? null), "the largest of all images"),
