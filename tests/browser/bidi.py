@@ -85,8 +85,10 @@ class Browser:
         threading.Thread(target=self._receive, name=f"bidi-{name}", daemon=True).start()
 
     def begin(self) -> None:
-        """Finds the tab and begins to listen."""
-        self._tab = self.send("browsingContext.getTree")["contexts"][0]["context"]
+        """Opens the tab and begins to listen."""
+        # Firefox's first tab never gets the focus without a screen, and nothing in it matches :focus.
+        self._tab = self.send("browsingContext.create", type="tab")["context"]
+        self.send("browsingContext.activate", context=self._tab)
         self.send("session.subscribe", events=["log.entryAdded", "network.beforeRequestSent"])
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
@@ -145,6 +147,13 @@ class Browser:
         if result["type"] == "exception":
             raise RuntimeError(result["exceptionDetails"]["text"])
         return json.loads(result["result"]["value"])
+
+    def run(self, script: str) -> None:
+        """Runs a script."""
+        target = {"context": self._tab}
+        result = self.send("script.evaluate", expression=f"{script}\n;null", target=target, awaitPromise=False)
+        if result["type"] == "exception":
+            raise RuntimeError(result["exceptionDetails"]["text"])
 
     def wait(self, expression: str, seconds: float = 20) -> None:
         """Waits until an expression is true."""

@@ -150,7 +150,9 @@ function plusMinus(row, { name, unit }) {
   if (value === null) return "";
   if (unit === "share") return `± ${(100 * value).toFixed(1)}`;
   const text = number(mean[name][row]);
-  return text.includes("e") ? `± ${number(value)}` : `± ${value.toFixed((text.split(".")[1] ?? "").length)}`;
+  const decimals = (text.split(".")[1] ?? "").length;
+  const rounded = value.toFixed(decimals);
+  return `± ${text.includes("e") || (Number(rounded) === 0 && value > 0) ? number(value) : rounded}`;
 }
 
 /** The flags of a class, in a line of their own. */

@@ -86,7 +86,7 @@ function legend(map, write = number) {
 
 /* How maps are shown: the same everywhere, until the page is closed. */
 
-const display = { mode: "overlay", opacity: 0.8, smooth: false };
+const display = { mode: "overlay", opacity: 0.7, smooth: false };
 
 /** The layers of an example in a mode: `image`, `map` or `overlay`. Without an image, each shows the map. */
 function exampleLayers(loaded, place, mode = display.mode) {

@@ -100,8 +100,8 @@ def test_the_table_of_classes_equals_classes_parquet(output: pathlib.Path, index
     )
     rows = query(
         output,
-        "SELECT class, class_name, images, labelled, correct, correct / labelled, mean_probability, similarity, mean_map, "
-        f"{figures} FROM '$/classes.parquet' WHERE class >= 0 ORDER BY class",
+        "SELECT class, class_name, images, labelled, correct, correct / labelled, mean_probability, similarity, "
+        f"mean_map, {figures} FROM '$/classes.parquet' WHERE class >= 0 ORDER BY class",
     )
     assert len(rows) == len(NAMES) == len(table["index"])
     for place, row in enumerate(rows):
@@ -175,8 +175,8 @@ def test_a_classs_examples_equal_examples_parquet(output: pathlib.Path, number: 
     figures = ", ".join(each.name for each in FIGURE_WORDS)
     rows = query(
         output,
-        'SELECT kind, rank, score, image_id, shard, "index", label, label_name, predicted, predicted_name, target_rank, '
-        "logit, probability, contrast_class, explained, input_term, bias_term, unlocated_term, completeness_error, "
+        'SELECT kind, rank, score, image_id, shard, "index", label, label_name, predicted, predicted_name, '
+        "target_rank, logit, probability, contrast_class, explained, input_term, bias_term, unlocated_term, completeness_error, "
         f"similarity, map, map_scale, map_offset, {figures} FROM '$/examples.parquet' WHERE class = {number} "
         "ORDER BY kind, rank",
     )
@@ -206,7 +206,8 @@ def test_findings_have_numbers_of_the_classes_and_words_for_newcomers(
     assert index["classes"]["name"][index["classes"]["index"].index(first["class"])] == "octagon"
     [(own, others)] = query(
         output,
-        "SELECT max(corner_mass_mean) FILTER (class = 0), avg(corner_mass_mean) FILTER (class > 0) FROM '$/classes.parquet'",
+        "SELECT max(corner_mass_mean) FILTER (class = 0), avg(corner_mass_mean) FILTER (class > 0) "
+        "FROM '$/classes.parquet'",
     )
     assert first["figure"] == "corner_mass"
     same([first["value"], first["others"]], [own, others])
