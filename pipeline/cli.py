@@ -10,7 +10,6 @@ import argparse
 import logging
 import os
 import pathlib
-import shlex
 import signal
 import sys
 import threading
@@ -23,7 +22,7 @@ from rich.table import Table
 
 from pipeline.arguments import parser
 from pipeline.config import Config, ConfigError, load_config
-from pipeline.reporting import make_report, report
+from pipeline.reporting import report, report_on_run
 from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_summary
 
 # The commands import inside themselves what takes seconds to import: `--help` and a misspelt key need not wait for it.
@@ -132,7 +131,9 @@ def _refuse(sentence: str) -> int:
 
 
 def _run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
-    return run_config(load_config(args.config, args.overrides), beam_options, dry_run=args.dry_run)
+    config = load_config(args.config, args.overrides)
+    code = run_config(config, beam_options, dry_run=args.dry_run)
+    return code if args.dry_run else report_on_run(config, code)
 
 
 def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: bool = False) -> int:
@@ -160,9 +161,6 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     problems = problems_of(summary, plan)
     for problem in problems:
         err.print(f"fullgrad: {problem}", style="red")
-    if config.report == "on":
-        return make_report(config.output.path) or (1 if problems else 0)
-    out.print(f"to see it: fullgrad report {shlex.quote(config.output.path)}")
     return 1 if problems else 0
 
 
@@ -172,9 +170,10 @@ def _demo(args: argparse.Namespace) -> int:
     started = time.monotonic()
     out.print("drawing a dataset and training a small CNN on it …")
     settings, marked = demo.prepare(pathlib.Path(args.output))
-    code = run_config(Config.from_dict(settings))
+    config = Config.from_dict(settings)
+    code = run_config(config)
     out.print(f"the class that was drawn with a mark in its corner: {marked!r} ({time.monotonic() - started:.0f} s)")
-    return code
+    return report_on_run(config, code)
 
 
 def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str]) -> str | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
+from pipeline.config import Config
 from pipeline.terminal import err, out
 
 
@@ -24,6 +26,16 @@ def add_report_arguments(commands: argparse._SubParsersAction) -> None:
 def report(args: argparse.Namespace) -> int:
     """`fullgrad report`; returns the exit code."""
     return make_report(args.output, args.to)
+
+
+def report_on_run(config: Config, code: int) -> int:
+    """The last step of a run that ended with an exit code: its report, if it is on, or how to make it."""
+    if code == 2:
+        return code
+    if config.report == "on":
+        return make_report(config.output.path) or code
+    out.print(f"to see it: fullgrad report {shlex.quote(config.output.path)}")
+    return code
 
 
 def make_report(path: str, to: str | None = None) -> int:

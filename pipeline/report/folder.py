@@ -47,7 +47,7 @@ def writing_report(path: str) -> Iterator[Folder]:
         with _local(pathlib.Path(path)) as folder:
             yield folder
     else:
-        store = _Store(path)
+        store = StoreFolder(path)
         yield store
         store.clear()
 
@@ -62,6 +62,8 @@ def _check(path: str) -> None:
 
 
 class _Local:
+    """A local folder that is being built beside its place."""
+
     def __init__(self, path: pathlib.Path):
         self._path = path
 
@@ -107,7 +109,9 @@ def _is_running(process: int) -> bool:
     return True
 
 
-class _Store:
+class StoreFolder:
+    """A folder in a store, which cannot be renamed: an earlier page goes before anything else."""
+
     def __init__(self, path: str):
         self._path = path
         self._written: set[str] = set()

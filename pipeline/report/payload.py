@@ -8,7 +8,7 @@ import zlib
 from typing import Any
 
 from pipeline.report.numbers import CodedMap, half_width, plain, plain_list, small, wilson
-from pipeline.report.reading import QUANTILES, ClassExamples, ClassTable, Example, FailureKind, Pair, Results
+from pipeline.report.reading import ClassExamples, ClassTable, Example, FailureKind, Pair, Results
 from pipeline.report.sprites import Sprite
 from pipeline.report.words import (
     FAILURE_WORDS,
@@ -20,7 +20,7 @@ from pipeline.report.words import (
     Finding,
     completeness_sentence,
 )
-from transforms.statistics import FIGURES, SUSPICIOUS
+from transforms.statistics import FIGURES, QUANTILES, SUSPICIOUS
 
 _SMALL_SIDE = 14  # of the mean maps in the table of classes
 

@@ -17,10 +17,9 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.filesystems import STORE_ERRORS
 from transforms.output import Output, read_table
 from transforms.output.files import open_file
-from transforms.statistics import DATASET, FIGURES
+from transforms.statistics import DATASET, FIGURES, QUANTILES
 from transforms.unit import Receipt
 
-QUANTILES = ("p05", "p25", "p50", "p75", "p95")
 MAPS = ("mean", "std", "contrast", "wrong")
 
 # How many examples of a kind of failure the report shows, and in how many units it looks for them.

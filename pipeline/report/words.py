@@ -90,6 +90,9 @@ MISSING_EXAMPLES = "This output has no examples.parquet, so there are no single 
 MISSING_IMAGES = "This run kept no pictures (output.images is null), so maps are shown without their images."
 MISSING_PAIRS = "This output has no confusion.parquet, so the report cannot say which classes are mistaken for which."
 
+# What follows the first finding of a class.
+_HINT = " If the object is not there, the model may rely on something else."
+
 # How many pairs of classes that are mistaken for each other are findings, and from how many images on.
 _PAIRS = 3
 _PAIR_IMAGES = 5
@@ -123,9 +126,9 @@ def class_label(index: int, name: str | None) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in words, with as many digits as a reader needs."""
+    """A share in words, with as many digits as a reader needs. The space does not break a line."""
     digits = 0 if share >= 0.095 or share == 0 else 1
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def findings(results: Results) -> list[Finding]:
@@ -149,7 +152,7 @@ def _places(results: Results) -> list[Finding]:
                 index,
                 figure,
                 f"{name}: {percent(notable['mean'])} of its saliency lies {where}; other classes: "
-                f"{percent(notable['others'])}. If the object is not there, the model may rely on something else.",
+                f"{percent(notable['others'])}." + (_HINT if index not in {each.class_index for each in found} else ""),
                 notable["mean"],
                 notable["others"],
                 "corner" if figure == "corner_mass" else "border",

@@ -121,6 +121,19 @@ def test_the_table_sorts_and_filters(browser: Browser, output: pathlib.Path) -> 
     assert texts(browser, names) == ["octagon"]
 
 
+def test_a_long_table_is_filled_in_order(light: Browser, tmp_path: pathlib.Path) -> None:
+    names = [f"class number {i}" for i in range(130)]
+    make_output(tmp_path / "output", Made(names, images=4, grid=8, examples=False))
+    build_report(str(tmp_path / "output"))
+    light.open((tmp_path / "output" / "report" / "index.html").as_uri())
+    light.go("#classes")
+    click(light, "th[data-sort=name] button")
+    click(light, "th[data-sort=class] button")
+    click(light, "th[data-sort=class] button")
+    light.wait("document.querySelectorAll('tbody tr').length === 130")
+    assert texts(light, "tbody th a") == names[::-1]
+
+
 # ---- keyboard
 
 

@@ -14,7 +14,7 @@ function classView(index, loaded) {
   return [
     el("div", { class: "head" }, el("h1", {}, name), pager(row)),
     el("p", { class: "lead" }, classSentence(row)),
-    classFindings(index),
+    classFindings(index, name),
     el("h2", { class: "hidden" }, "Maps"),
     classMaps(name, loaded),
     examples(index, name, loaded),
@@ -34,9 +34,9 @@ function classView(index, loaded) {
   ];
 }
 
-function classFindings(index) {
+function classFindings(index, name) {
   const own = fullgrad.results.findings.filter((each) => each.class === index);
-  return own.length ? el("div", { class: "warning" }, own.map(({ sentence }) => el("p", {}, sentence))) : null;
+  return own.length ? el("div", { class: "warning" }, own.map(({ sentence }) => el("p", {}, withoutName(sentence, name)))) : null;
 }
 
 function pager(row) {

@@ -121,7 +121,7 @@ function imageFigures(example, index) {
       el(
         "thead",
         {},
-        el("tr", {}, el("th", { scope: "col" }, "Figure"), el("th", { scope: "col", class: "number" }, "This image"), el("th", { scope: "col", class: "number" }, "Mean of the class")),
+        el("tr", {}, el("th", { scope: "col" }, "Figure"), el("th", { scope: "col", class: "number" }, "This image"), el("th", { scope: "col", class: "number" }, "Class mean")),
       ),
       el(
         "tbody",

@@ -23,6 +23,21 @@ function rangeOf(map) {
   return [-size, size];
 }
 
+const pixelTables = new Map();
+
+/** The 256 colours of a kind of map as pixels of an image: a class draws a quarter of a million of them. */
+function pixelTable(signed, over) {
+  const key = `${signed} ${over}`;
+  if (!pixelTables.has(key)) {
+    const bytes = (signed ? colours.diverging : colours.sequential).flatMap((colour, code) => {
+      const size = signed ? Math.abs(code - 127.5) / 127.5 : code / 255;
+      return [...colour, over ? 255 * Math.min(1, 0.2 + 1.2 * size) : 255];
+    });
+    pixelTables.set(key, new Uint32Array(new Uint8Array(bytes).buffer));
+  }
+  return pixelTables.get(key);
+}
+
 /**
  * A canvas with one pixel for each cell of a map. Styles make it as large as its box. Over an image, small values are
  * more transparent than large ones, so that the image can be recognised.
@@ -33,15 +48,13 @@ function mapCanvas(map, over = false) {
   canvas.height = map.height;
   const [low, high] = rangeOf(map);
   const step = 255 / (high - low || 1);
-  const table = map.signed ? colours.diverging : colours.sequential;
-  const pixels = new ImageData(map.width, map.height);
-  for (let i = 0; i < map.values.length; i++) {
-    const code = Math.min(255, Math.max(0, Math.round((map.values[i] - low) * step)));
-    const [red, green, blue] = table[code];
-    const size = map.signed ? Math.abs(code - 127.5) / 127.5 : code / 255;
-    pixels.data.set([red, green, blue, over ? 255 * Math.min(1, 0.2 + 1.2 * size) : 255], 4 * i);
+  const table = pixelTable(map.signed, over);
+  const image = new ImageData(map.width, map.height);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < pixels.length; i++) {
+    pixels[i] = table[Math.min(255, Math.max(0, Math.round((map.values[i] - low) * step)))];
   }
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
+  canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
 }
 

@@ -73,10 +73,15 @@ function finding([{ class: index, sentence, kind }, ...others], place) {
       "div",
       {},
       el("p", {}, words),
-      others.map((other) => el("p", { class: "more" }, other.sentence)),
+      others.map((other) => el("p", { class: "more" }, withoutName(other.sentence, name))),
       place === 0 && kind ? strip : null,
     ),
   );
+}
+
+/** A sentence about a class, beside its name: "octagon: 5 of …" is "5 of …". */
+function withoutName(sentence, name) {
+  return sentence.startsWith(`${name}: `) ? sentence.slice(name.length + 2) : sentence;
 }
 
 /** Adds the first examples of a finding, once they are loaded. Without them, the sentence stands alone. */

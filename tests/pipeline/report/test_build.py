@@ -19,8 +19,11 @@ from benchmarks.made_output import Made, make_output
 from pipeline.cli import main
 from pipeline.report import UnusableFolder, UnusableResults, build_report
 from pipeline.report import build as building
+from pipeline.report.folder import StoreFolder
 from pipeline.report.sprites import make_sprite
+from pipeline.report.words import FIGURE_WORDS, KIND_WORDS
 from tests.pipeline.report.data import class_of, index_of
+from transforms.statistics import FIGURES, KINDS
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -177,6 +180,19 @@ def test_a_killed_build_leaves_the_old_report_and_the_next_one_clears_up(copied:
     assert list(copied.glob(".report~*")) == []
 
 
+def test_in_a_store_the_old_page_goes_first_and_old_files_go_last(tmp_path: pathlib.Path) -> None:
+    for name in ("index.html", "data/c0.js", "data/c9.js", "thumbs/c9.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+    store = StoreFolder(str(tmp_path))
+    assert not (tmp_path / "index.html").exists()
+    store.write("data/c0.js", b"new")
+    store.write("index.html", b"new")
+    assert (tmp_path / "data" / "c9.js").exists()
+    store.clear()
+    assert files_of(tmp_path) == {"data/c0.js": b"new", "index.html": b"new"}
+
+
 def test_sprites_keep_each_image_in_its_cell() -> None:
     def encoded(colour: tuple[int, int, int], size: tuple[int, int]) -> bytes:
         file = io.BytesIO()
@@ -196,3 +212,8 @@ def test_sprites_keep_each_image_in_its_cell() -> None:
         assert cell.shape[:2] == (height, width)
         assert np.abs(cell - colour).max() <= 6
     assert make_sprite([None, b"no image"]) is None
+
+
+def test_every_figure_and_every_kind_has_words() -> None:
+    assert {each.name for each in FIGURE_WORDS} == set(FIGURES)
+    assert {each.name for each in KIND_WORDS} == {kind.name for kind in KINDS}

@@ -176,9 +176,9 @@ def test_a_classs_examples_equal_examples_parquet(output: pathlib.Path, number: 
     rows = query(
         output,
         'SELECT kind, rank, score, image_id, shard, "index", label, label_name, predicted, predicted_name, '
-        "target_rank, logit, probability, contrast_class, explained, input_term, bias_term, unlocated_term, completeness_error, "
-        f"similarity, map, map_scale, map_offset, {figures} FROM '$/examples.parquet' WHERE class = {number} "
-        "ORDER BY kind, rank",
+        "target_rank, logit, probability, contrast_class, explained, input_term, bias_term, unlocated_term, "
+        f"completeness_error, similarity, map, map_scale, map_offset, {figures} "
+        f"FROM '$/examples.parquet' WHERE class = {number} ORDER BY kind, rank",
     )
     assert sum(len(choices) for choices in page["kinds"].values()) == len(rows)
     assert set(page["kinds"]) <= {kind.name for kind in KIND_WORDS}
@@ -211,8 +211,8 @@ def test_findings_have_numbers_of_the_classes_and_words_for_newcomers(
     )
     assert first["figure"] == "corner_mass"
     same([first["value"], first["others"]], [own, others])
-    assert first["sentence"].startswith(f"octagon: {100 * own:.0f} % of its saliency lies in one corner, ")
-    assert f"mostly the bottom right; other classes: {100 * others:.1f} %." in first["sentence"]
+    assert first["sentence"].startswith(f"octagon: {100 * own:.0f}\u00a0% of its saliency lies in one corner, ")
+    assert f"mostly the bottom right; other classes: {100 * others:.1f}\u00a0%." in first["sentence"]
     for each in index["findings"]:
         if each["figure"] == "confusion":
             [(most, labelled)] = query(
