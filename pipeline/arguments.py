@@ -8,6 +8,7 @@ from typing import NoReturn
 from pipeline import comparison, export, show
 from pipeline.config import describe_keys
 from pipeline.init import init_arguments
+from pipeline.reporting import add_report_arguments
 
 _OPTIONS_OF_STORES = (
     "What follows -- are Beam's options for its file systems, for example: -- --s3_endpoint_url=http://localhost:9000"
@@ -71,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     )
     status.add_argument("output", metavar="OUTPUT", help="the run's output.path")
     status.epilog = _OPTIONS_OF_STORES
+
+    add_report_arguments(commands)
 
     inspect = commands.add_parser(
         "inspect",

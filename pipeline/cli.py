@@ -24,6 +24,7 @@ from pipeline.arguments import parser
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.export import export
 from pipeline.init import init, is_model_file
+from pipeline.reporting import report, report_on_run
 from pipeline.show import show
 from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_summary
 
@@ -31,7 +32,7 @@ from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, pr
 
 
 _NEED_TENSORFLOW = ("run", "demo", "init", "inspect")
-_TAKE_BEAM_OPTIONS = ("run", "status", "init", "inspect", "show", "export", "compare")
+_TAKE_BEAM_OPTIONS = ("run", "status", "init", "inspect", "report", "show", "export", "compare")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,7 +138,9 @@ def _refuse(sentence: str) -> int:
 
 
 def _run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
-    return run_config(load_config(args.config, args.overrides), beam_options, dry_run=args.dry_run)
+    config = load_config(args.config, args.overrides)
+    code = run_config(config, beam_options, dry_run=args.dry_run)
+    return code if args.dry_run else report_on_run(config, code)
 
 
 def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: bool = False) -> int:
@@ -179,9 +182,10 @@ def _demo(args: argparse.Namespace) -> int:
     started = time.monotonic()
     out.print("drawing a dataset and training a small CNN on it …")
     settings, marked = demo.prepare(pathlib.Path(args.output))
-    code = run_config(Config.from_dict(settings))
+    config = Config.from_dict(settings)
+    code = run_config(config)
     out.print(f"the class that was drawn with a mark in its corner: {marked!r} ({time.monotonic() - started:.0f} s)")
-    return code
+    return report_on_run(config, code)
 
 
 def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str]) -> str | None:
@@ -189,7 +193,7 @@ def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str])
     from pipeline.engines.options import UnusableEngine, check_options
     from transforms.filesystems import UnusableFileSystem, check_file_system, use_options
 
-    words = {"model": "MODEL", "weights": "--weights", "output": "OUTPUT", "other": "B"}
+    words = {"model": "MODEL", "weights": "--weights", "output": "OUTPUT", "other": "B", "to": "--to"}
     named = {word: getattr(args, name) for name, word in words.items() if name in args}
     try:
         check_options(beam_options, "the options after --")
@@ -358,6 +362,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "status": _status,
     "init": init,
     "inspect": _inspect,
+    "report": report,
     "show": show,
     "export": export,
     "compare": _compare,
