@@ -53,9 +53,10 @@ ROOMS = {
     ),
     "config": Room("pipeline.config", "basics"),
     "engines": Room("pipeline.engines", "config"),
+    "report": Room("pipeline.report", "basics statistics output"),
     "pipeline": Room(
         "pipeline",
-        "basics fullgrad sources images models statistics pictures output explaining config engines",
+        "basics fullgrad sources images models statistics pictures output explaining config engines report",
     ),
 }
 

@@ -80,6 +80,11 @@ class Output:
             with contextlib.suppress(BeamIOError, OSError):  # it exists already, or the store has no folders
                 FileSystems.mkdirs(self.file(name))
 
+    def create_temporary(self) -> None:
+        """Makes the folder of temporary files, for a few files beside or in another run's output."""
+        with contextlib.suppress(BeamIOError, OSError):  # it exists already, or the store has no folders
+            FileSystems.mkdirs(self.file("tmp"))
+
     def temporary(self, name: str) -> str:
         """The path of a temporary file of this run. `clear_temporary` deletes it at the end of the run."""
         return self.file("tmp", f"{self.run}~{name}")

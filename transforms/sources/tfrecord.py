@@ -27,7 +27,8 @@ from transforms.sources.base import (
 )
 from transforms.sources.compression import decompressed, other_compression
 from transforms.sources.example import example_class
-from transforms.sources.files import GZIP_DAMAGE, open_file, read_up_to, skip
+from transforms.sources.files import GZIP_DAMAGE, is_image, open_file, read_up_to, skip
+from transforms.sources.texts import ClassText, as_class_text, text_names
 from transforms.unit import Shard
 
 _LABEL_FEATURES = ("image/class/label", *(name for name in LABEL_NAMES if name != "image/class/label"))
@@ -146,6 +147,25 @@ class TFRecordSource(Source):
         except DamagedShard as damage:
             if damage.concerns(start, stop):
                 raise
+
+    def image_fields(self, shard: Shard) -> tuple[str, ...]:
+        frame = _first_frame(shard.path)
+        features = None if frame is None or frame.data is None else _features(frame.data)
+        names = () if features is None else sorted(features)
+        return tuple(name for name in names if features is not None and is_image(_first_value(features[name])))
+
+    def class_texts(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[ClassText]:
+        with contextlib.suppress(DamagedShard):
+            for frame in _frames(shard.path, start, stop):
+                features = _features(frame.data) if frame.data is not None and frame.index >= start else None
+                if features is None or (found := next(self._labels(features), None)) is None:
+                    continue
+                label = label_fields(found[1], found[0]).get("label")
+                texts = {
+                    name: as_class_text(_values(features[name])) for name in text_names(found[0]) if name in features
+                }
+                name = next((name for name, text in texts.items() if text is not None), "")
+                yield ClassText(label, texts.get(name), f"feature {name!r}" if name else "", len(frame.data or b""))
 
     @property
     def _image_name(self) -> str:
