@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from pipeline.checks.arguments import add_check
 from pipeline.config import describe_keys
 
 _OPTIONS_OF_STORES = (
@@ -59,7 +60,13 @@ def parser() -> argparse.ArgumentParser:
         description="Draws a dataset in which one class carries a small mark in a corner, trains a small CNN on it, "
         "explains the test images with the whole pipeline, and says which class stands out.",
     )
-    demo.add_argument("--output", metavar="DIR", default="out/demo", help="where to write (default: out/demo)")
+    demo.add_argument("--output", metavar="DIR", help="where to write (default: out/demo, or out/demo-SHORTCUT)")
+    demo.add_argument(
+        "--shortcut",
+        choices=("corner", "wandering", "border", "none"),
+        default="corner",
+        help="what is planted: a mark in a corner (the default), a mark anywhere, a border, or nothing",
+    )
 
     status = commands.add_parser(
         "status",
@@ -96,6 +103,8 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="modules that define the file's own layers, with --trust; they are imported, which runs their code",
     )
+
+    add_check(commands)
 
     for engine in ("Flink 1.20", "Spark 3.5"):
         server = commands.add_parser(

@@ -1,4 +1,4 @@
-"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `flink-job-server`, `spark-job-server`.
+"""The command line: `fullgrad run`, `demo`, `check`, `status`, `inspect`, `flink-job-server`, `spark-job-server`.
 
 Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; 2 the request
 could not be run; 130 interrupted. Every code but 0 comes with one sentence on standard error.
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cut = arguments.index("--")
         arguments, beam_options = arguments[:cut], arguments[cut + 1 :]
     args = parser().parse_args(arguments)
-    if beam_options and args.command not in ("run", "status", "inspect"):
-        return _refuse("Beam options after -- belong to `fullgrad run`, `status` and `inspect`")
+    if beam_options and args.command not in ("run", "status", "inspect", "check"):
+        return _refuse("Beam options after -- belong to `fullgrad run`, `status`, `inspect` and `check`")
     if args.command.endswith("-job-server"):  # which needs neither Beam nor TensorFlow
         return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(args, beam_options)
         if args.command == "demo":
             return _demo(args)
+        if args.command == "check":
+            return _check(args, beam_options)
         if problem := _prepare_file_systems(args, beam_options):
             return _refuse(problem)
         return {"status": _status, "inspect": _inspect}[args.command](args)
@@ -161,14 +163,24 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     return 1 if problems else 0
 
 
+def _check(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
+    from pipeline.checks.command import check
+
+    return check(args, beam_options)
+
+
 def _demo(args: argparse.Namespace) -> int:
     from pipeline import demo
+    from pipeline.checks.command import check_output
 
     started = time.monotonic()
     out.print("drawing a dataset and training a small CNN on it …")
-    settings, marked = demo.prepare(pathlib.Path(args.output))
+    folder = pathlib.Path(args.output) if args.output else demo.default_folder(args.shortcut)
+    settings, planted = demo.prepare(folder, shortcut=args.shortcut)
     code = run_config(Config.from_dict(settings))
-    out.print(f"the class that was drawn with a mark in its corner: {marked!r} ({time.monotonic() - started:.0f} s)")
+    if code == 0:
+        code = check_output(settings["output"]["path"], images=demo.CHECKED_IMAGES)
+    out.print(f"what was planted: {planted} ({time.monotonic() - started:.0f} s)")
     return code
 
 

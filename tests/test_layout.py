@@ -45,6 +45,7 @@ ROOMS = {
     "models": Room("transforms.models transforms.model", "basics images fullgrad"),
     "statistics": Room("transforms.statistics"),
     "output": Room("transforms.output transforms.parts", "basics statistics"),
+    "probing": Room("transforms.probing"),
     "explaining": Room(
         "transforms transforms.explain transforms.explainer transforms.inference transforms.results transforms.merging",
         "basics fullgrad sources images models statistics output",
@@ -53,7 +54,7 @@ ROOMS = {
     "engines": Room("pipeline.engines", "config"),
     "pipeline": Room(
         "pipeline",
-        "basics fullgrad sources images models statistics output explaining config engines",
+        "basics fullgrad sources images models statistics output probing explaining config engines",
     ),
 }
 
