@@ -53,10 +53,7 @@ def check_output(
 
 def print_checks(rows: Sequence[dict[str, Any]]) -> None:
     """Prints one sentence for each class that rests on what stands out, the most convincing first."""
-    told: dict[int, dict[str, Any]] = {}
-    for row in rows:
-        if row["verdict"] == "used" and row["stands_out"]:
-            told.setdefault(row["class"], row)
+    told = {row["class"]: row for row in rows if row["main"]}
     for row in list(told.values())[:_SHOWN]:
         out.print(f"used: {row['sentence']}", style="bold")
     if len(told) > _SHOWN:

@@ -25,9 +25,9 @@ from transforms.unit import Receipt
 DONORS_KEPT = 16  # located images of a class whose pixels are kept; donors are chosen among them
 SHOWN = 4  # images of each kind that are shown for a finding
 
-# Forward passes for a tested image: all changes of a place and a frame; and of an image of another class.
-_OWN_PASSES = 10
-_OTHER_PASSES = 11
+# Forward passes for a tested image, with all its changes, and for an image of another class.
+_OWN_PASSES = 15
+_OTHER_PASSES = 15
 
 
 class CannotCheck(ValueError):

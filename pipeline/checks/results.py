@@ -21,7 +21,7 @@ from pipeline.checks.testing import (
     OTHER_COVERED,
     PASTED,
 )
-from transforms.probing import Finding, Grid, in_words
+from transforms.probing import Finding, Grid
 from transforms.probing.look import Alikeness, alikeness
 from transforms.probing.places import mask_of
 from transforms.probing.verdict import (
@@ -90,24 +90,42 @@ def check_rows(
     flat = [finding for own in findings.values() for finding in own if (finding.class_index, finding.kind) in gathered]
     got = [gathered[finding.class_index, finding.kind] for finding in flat]
     looks = dict(zip(alike, _stand_out(alike.values()), strict=True))
-    judged = judge(
-        [finding.kind for finding in flat], [each.answers for each in got], [looks[f.class_index] for f in flat]
-    )
+    judged = judge(flat, [each.answers for each in got], [looks[f.class_index] for f in flat])
     rows = [
         _row(finding, each, judgement, located[finding.class_index], alike[finding.class_index], looks, grid, name_of)
         for finding, each, judgement in zip(flat, got, judged, strict=True)
     ]
-    return sorted(rows, key=_convincing)
+    mains = _mains(rows)
+    rows = [{**row, "main": mains.get(row["class"]) == row["kind"]} for row in rows]
+    return sorted(rows, key=lambda row: (*_convincing(row), row["class"], row["kind"]))
+
+
+def _mains(rows: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+    """For each class that rests on something, the kind of finding that says best what: the smallest part of the image
+    that does two thirds of what any part does. A tag in a corner is also on the border."""
+    used: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["verdict"] == "used":
+            used[row["class"]].append(row)
+    found = {}
+    for k, own in used.items():
+        enough = max(map(_effect, own)) * 2 / 3
+        best = min((row for row in own if _effect(row) >= enough), key=lambda row: (row["area"], row["kind"] == "look"))
+        found[k] = best["kind"]
+    return found
 
 
 def _convincing(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Sorts rows: what is used, what stands out, then the largest effect."""
-    effect = max(_number(row["added"]) - _number(row["added_control"]), _number(row["turned"]))
-    return _VERDICTS.index(row["verdict"]), not row["stands_out"], -effect, row["class"], row["kind"]
+    """Sorts rows: what is used, the main finding of a class, what stands out, then the largest effect."""
+    return _VERDICTS.index(row["verdict"]), not row["main"], not row["stands_out"], -_effect(row)
 
 
-def _number(value: float | None) -> float:
-    return 0.0 if value is None else value
+def _effect(row: Mapping[str, Any]) -> float:
+    """The share of predictions that a finding turns, beyond the controls."""
+    added, control, turned, elsewhere, others = (
+        row[name] or 0.0 for name in ("added", "added_control", "turned", "turned_elsewhere", "turned_others")
+    )
+    return float(max(added - control, turned - max(elsewhere, others)))
 
 
 def _alikeness(located: Mapping[int, Located], grid: Grid, channels: int) -> dict[int, Alikeness]:
@@ -207,14 +225,13 @@ def _row(
 ) -> dict[str, Any]:
     answers, boxes, k = gathered.answers, finding.boxes, finding.class_index
     height, width = grid.height, grid.width
-    place = None if not boxes else "border" if finding.kind == "border" else in_words(boxes[0], height, width)
     row: dict[str, Any] = {
         "class": k,
         "class_name": name_of(k),
         "kind": finding.kind,
         "verdict": judgement.verdict,
         "stands_out": looks[k] if finding.kind == "look" else judgement.out_of_place,
-        "place": place,
+        "place": finding.place,
         "top": min((box.top for box in boxes), default=0) / height if boxes else None,
         "left": min((box.left for box in boxes), default=0) / width if boxes else None,
         "bottom": max((box.bottom for box in boxes), default=0) / height if boxes else None,

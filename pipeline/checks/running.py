@@ -44,7 +44,7 @@ def run_check(plan: CheckPlan) -> list[dict[str, Any]]:
     """
     output, model = plan.settings.output, plan.model
     located = locate(plan)
-    findings = {k: tuple(located_findings(k, each.drops, plan.grid)) for k, each in located.items()}
+    findings = {k: located_findings(k, each.drops, plan.grid) for k, each in located.items()}
     tested = test(plan, located, findings)
     rows = check_rows(located, findings, tested, plan.grid, model.channels, model.name_of)
     output.write_table(output.file("checks.parquet"), pa.Table.from_pylist(rows, CHECKS))

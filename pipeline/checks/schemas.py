@@ -52,6 +52,7 @@ CHECKS = pa.schema(
         ("kind", pa.string()),
         ("verdict", pa.string()),
         ("stands_out", pa.bool_()),
+        ("main", pa.bool_()),
         ("sentence", pa.string()),
         ("place", pa.string()),
         *_BOX,

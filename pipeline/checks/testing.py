@@ -14,7 +14,7 @@ from pipeline.checks.schemas import ANSWERS
 from pipeline.checks.work import CheckSettings, ComputeUnits, Picture, decoded, encoded, in_groups, side_by_side
 from transforms.models import LoadedModel
 from transforms.output.files import open_file
-from transforms.probing import Box, Donor, Finding, Grid, cover, elsewhere, mask_of, pasted
+from transforms.probing import Box, Donor, Finding, Grid, cover, mask_of, pasted
 
 # The changes of an image. `own` images are of the finding's class, `other` ones are not.
 AS_IT_IS, COVERED, BLURRED, ELSEWHERE = "as it is", "covered", "blurred", "covered elsewhere"
@@ -75,9 +75,13 @@ class TestUnits(ComputeUnits):
 
         def answer(group: list[Picture]) -> list[tuple[Picture, list[_Variant], np.ndarray]]:
             variants = [_variants(picture, self._tests.findings, donors, grid) for picture in group]
-            pixels = np.stack([variant.pixels for each in variants for variant in each])
-            ends = np.cumsum([len(each) for each in variants])[:-1]
-            return list(zip(group, variants, np.split(forward(pixels), ends), strict=True))
+            # Several findings ask about an image as it is, which is one and the same array.
+            different = {id(variant.pixels): variant.pixels for each in variants for variant in each}
+            logits = dict(zip(different, forward(np.stack(list(different.values()))), strict=True))
+            return [
+                (picture, each, np.stack([logits[id(variant.pixels)] for variant in each]))
+                for picture, each in zip(group, variants, strict=True)
+            ]
 
         for group in side_by_side(answer, in_groups(pictures, _TOGETHER), forward.at_once):
             for picture, variants, logits in group:
@@ -122,8 +126,9 @@ def _as_own(picture: Picture, finding: Finding, grid: Grid, number: int) -> Iter
     yield _Variant(finding, COVERED, target, _covered(image, finding.boxes, generator))
     mask = mask_of(finding.boxes, grid.height, grid.width)
     yield _Variant(finding, BLURRED, target, cover(image[None], mask, generator, "blur")[0])
-    for _ in range(_ELSEWHERE_TIMES if len(finding.boxes) == 1 else 1):
-        yield _Variant(finding, ELSEWHERE, target, _covered(image, elsewhere(finding, grid, generator), generator))
+    controls = len(finding.controls)
+    for number in generator.permutation(controls)[:_ELSEWHERE_TIMES].tolist():
+        yield _Variant(finding, ELSEWHERE, target, _covered(image, finding.controls[number], generator))
 
 
 def _as_other(picture: Picture, finding: Finding, donors: Donors, grid: Grid, number: int) -> Iterator[_Variant]:

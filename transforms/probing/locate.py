@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from transforms.probing.cover import cover
+from transforms.probing.covering import cover
 from transforms.probing.places import Grid, mask_of
 
 

@@ -61,6 +61,11 @@ class Grid:
         return min(most, self.height - height + 1), min(most, self.width - width + 1)
 
     @property
+    def whole(self) -> Box:
+        """The image."""
+        return Box(0, 0, self.height, self.width)
+
+    @property
     def boxes(self) -> tuple[Box, ...]:
         """All windows."""
         return _boxes(self)
@@ -77,14 +82,19 @@ def _boxes(grid: Grid) -> tuple[Box, ...]:
     return tuple(Box(top, left, top + height, left + width) for top in tops for left in lefts)
 
 
-def frame(height: int, width: int) -> tuple[Box, ...]:
-    """The four boxes of the border: a tenth of the side wide, as `border_mass` counts it."""
-    y, x = max(1, round(height / 10)), max(1, round(width / 10))
+def inside(grid: Grid, share: float) -> Box:
+    """The image without a margin on each side; `share` is the margin's width as a part of the side."""
+    y, x = max(1, round(grid.height * share)), max(1, round(grid.width * share))
+    return Box(y, x, max(y + 1, grid.height - y), max(x + 1, grid.width - x))
+
+
+def ring(outer: Box, inner: Box) -> tuple[Box, ...]:
+    """The four boxes of what is in a box and not in one inside it: above, below, left and right."""
     return (
-        Box(0, 0, y, width),
-        Box(height - y, 0, height, width),
-        Box(y, 0, height - y, x),
-        Box(y, width - x, height - y, width),
+        Box(outer.top, outer.left, inner.top, outer.right),
+        Box(inner.bottom, outer.left, outer.bottom, outer.right),
+        Box(inner.top, outer.left, inner.bottom, inner.left),
+        Box(inner.top, inner.right, inner.bottom, outer.right),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from scipy import stats
 
-from transforms.probing.findings import Kind
+from transforms.probing.findings import Finding
 
 Verdict: TypeAlias = Literal["used", "salient only", "undecided"]
 
@@ -71,16 +71,17 @@ class Judgement:
     q_add: float
 
 
-def judge(kinds: Sequence[Kind], answers: Sequence[Answers], alike: Sequence[bool]) -> list[Judgement]:
+def judge(findings: Sequence[Finding], answers: Sequence[Answers], alike: Sequence[bool]) -> list[Judgement]:
     """Judges all findings of a check together, as their number decides what chance alone would bring.
 
-    A place or a border is used if covering it costs the class more than both controls (`LEAST_RATIO`, both tests), and
-    if one of the two turns predictions: covering it, or adding it to other images (`LEAST_FLIPS` beyond the controls).
-    A look is used if adding it turns predictions, and the patches are alike. An object that is cut out and pasted turns
-    some predictions too, but objects do not look alike from picture to picture.
+    What has a place is used if covering it costs the class more than both controls (`LEAST_RATIO`, both tests), and if
+    one of two things turns predictions (`LEAST_FLIPS` beyond the controls): adding it to other images, or covering it.
+    In the middle of the image only adding counts: an object that is covered turns predictions too. A look is used if
+    adding it turns predictions, and the patches are alike. An object that is cut out and pasted turns some predictions
+    as well, but objects do not look alike from picture to picture.
 
     Args:
-      kinds: of each finding.
+      findings: what was tested.
       answers: to each finding.
       alike: whether the patches of the finding's class look alike.
     """
@@ -88,11 +89,12 @@ def judge(kinds: Sequence[Kind], answers: Sequence[Answers], alike: Sequence[boo
     p_add = [_p_add(each) for each in answers]
     corrected = false_discovery([*p_cover, *p_add])
     judged = []
-    for i, (kind, each) in enumerate(zip(kinds, answers, strict=True)):
+    for i, (finding, each) in enumerate(zip(findings, answers, strict=True)):
         q_cover, q_add = corrected[i], corrected[len(answers) + i]
         out_of_place = q_cover <= FALSE_DISCOVERIES and _costs_more(each)
         adds = q_add <= FALSE_DISCOVERIES and _adds(each)
-        used = alike[i] and adds if kind == "look" else out_of_place and (adds or _turns(each))
+        turns = _turns(each) and not finding.central
+        used = alike[i] and adds if finding.kind == "look" else out_of_place and (adds or turns)
         verdict: Verdict = "used" if used else "salient only" if _surely_little(each) else "undecided"
         judged.append(Judgement(out_of_place, verdict, p_cover[i], p_add[i], q_cover, q_add))
     return judged

@@ -25,7 +25,11 @@ _NEIGHBOURS = [(y, x, 1 / 12 if y and x else 1 / 6) for y in (-1, 0, 1) for x in
 
 
 def cover(
-    images: np.ndarray, mask: np.ndarray, generator: np.random.Generator, filling: Filling = "imputation"
+    images: np.ndarray,
+    mask: np.ndarray,
+    generator: np.random.Generator,
+    filling: Filling = "imputation",
+    noise: float = NOISE,
 ) -> np.ndarray:
     """The images with the masked pixels filled from the others.
 
@@ -34,6 +38,7 @@ def cover(
       mask: bool [H, W], the pixels to cover; not all of them.
       generator: makes the noise of an imputation.
       filling: `imputation` or `blur`.
+      noise: the standard deviation of an imputation's noise, in grey levels.
 
     Returns:
       uint8 [N, H, W, C], a copy.
@@ -52,7 +57,7 @@ def cover(
         values = _blurred(images, mask)
     else:
         values = _system(hole.shape, hole.tobytes()).solve(part)
-        values = values + generator.normal(0, NOISE, values.shape)
+        values = values + generator.normal(0, noise, values.shape)
     covered[:, mask] = np.rint(values).clip(0, 255).astype(np.uint8)
     return covered
 
