@@ -34,7 +34,7 @@ def check_output(
         plan = plan_check(path, classes, images, runner, beam_options)
         rate = plan.passes_per_second()
         out.print(
-            f"{len(plan.choice.located):,} classes to check, {plan.passes:,} forward passes: about "
+            f"{classes_in_words(len(plan.choice.located))} to check, {plan.passes:,} forward passes: about "
             f"{duration(plan.passes / rate)} on one process like this one ({rate:,.0f} passes/s)"
         )
         if plan.too_few:
@@ -65,6 +65,9 @@ def print_checks(rows: Sequence[dict[str, Any]]) -> None:
         )
     seen = {row["class"] for row in rows if row["stands_out"]} - told.keys()
     if seen:
-        out.print(
-            f"{len(seen)} further class{'' if len(seen) == 1 else 'es'} with what stands out, not shown to be used"
-        )
+        out.print(f"{classes_in_words(len(seen))} more with what stands out and is not shown to be used")
+
+
+def classes_in_words(count: int) -> str:
+    """`1 class`, `6 classes`."""
+    return f"{count:,} class{'' if count == 1 else 'es'}"

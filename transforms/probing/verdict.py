@@ -93,8 +93,10 @@ def judge(findings: Sequence[Finding], answers: Sequence[Answers], alike: Sequen
         q_cover, q_add = corrected[i], corrected[len(answers) + i]
         out_of_place = q_cover <= FALSE_DISCOVERIES and _costs_more(each)
         adds = q_add <= FALSE_DISCOVERIES and _adds(each)
-        turns = _turns(each) and not finding.central
-        used = alike[i] and adds if finding.kind == "look" else out_of_place and (adds or turns)
+        if finding.kind == "look":
+            used = alike[i] and adds
+        else:
+            used = out_of_place and (adds or (_turns(each) and not finding.central))
         verdict: Verdict = "used" if used else "salient only" if _surely_little(each) else "undecided"
         judged.append(Judgement(out_of_place, verdict, p_cover[i], p_add[i], q_cover, q_add))
     return judged
@@ -128,6 +130,8 @@ def _turns(answers: Answers) -> bool:
 
 
 def _adds(answers: Answers) -> bool:
+    if not len(answers.added):
+        return False
     added, control = answers.added.mean(), answers.added_control.mean()
     return bool(added - control >= LEAST_FLIPS and added >= LEAST_RATIO * control)
 
