@@ -179,7 +179,7 @@ def _demo(args: argparse.Namespace) -> int:
     settings, planted = demo.prepare(folder, shortcut=args.shortcut)
     code = run_config(Config.from_dict(settings))
     if code == 0:
-        code = check_output(settings["output"]["path"], images=demo.CHECKED_IMAGES)
+        code = check_output(settings["output"]["path"], images=demo.CHECKED_IMAGES, tested=demo.TESTED_IMAGES)
     out.print(f"what was planted: {planted} ({time.monotonic() - started:.0f} s)")
     return code
 

@@ -32,7 +32,7 @@ MARK_BOX = (52, 52, 62, 62)  # left, top, right, bottom in pixels; inside a corn
 Shortcut: TypeAlias = Literal["corner", "wandering", "border", "none"]
 SHORTCUTS: tuple[Shortcut, ...] = get_args(Shortcut)
 FRAME_WIDTH = 4  # pixels
-CHECKED_IMAGES = 12  # of each class, on which evidence is located: enough for the demo's
+CHECKED_IMAGES, TESTED_IMAGES = 12, 48  # of each class in the check: enough for what is planted here
 _PLANTED = {
     "corner": f"a mark in the bottom right corner of {MARKED_CLASS!r}",
     "wandering": f"a mark at a random place of {MARKED_CLASS!r}",

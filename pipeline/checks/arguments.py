@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 IMAGES = 40
+TESTED = 128
 
 
 def add_check(commands: argparse._SubParsersAction[Any]) -> None:
@@ -33,8 +34,15 @@ def add_check(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="N",
         type=_at_least_eight,
         default=IMAGES,
-        help=f"the number of images of a class on which its evidence is located (default: {IMAGES}); up to 128 others "
-        "are tested",
+        help=f"the number of images of a class on which its evidence is located (default: {IMAGES})",
+    )
+    check.add_argument(
+        "--tested",
+        metavar="N",
+        type=_at_least_eight,
+        default=TESTED,
+        help="the most further images of a class, and images of other classes, on which it is tested "
+        f"(default: {TESTED})",
     )
     check.add_argument("--runner", metavar="NAME", help="Beam's runner, as runner.name (default: the run's own)")
     check.add_argument("--dry-run", action="store_true", help="say what the check costs, and compute nothing")

@@ -14,7 +14,6 @@ from transforms.output.files import open_file
 from transforms.statistics import sample_key
 from transforms.unit import Receipt
 
-TESTED = 128  # images of a class, and as many of other classes
 FEWEST = 8  # images of a class; fewer say nothing
 
 _READ_TOGETHER = 16
@@ -71,7 +70,7 @@ def read_pool(output: Output, receipts: Sequence[Receipt]) -> Pool:
     return Pool(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def choose(pool: Pool, classes: Sequence[int] | None, images: int) -> Choice:
+def choose(pool: Pool, classes: Sequence[int] | None, images: int, tested: int) -> Choice:
     """Chooses images of classes that have at least `FEWEST`.
 
     A class with few images gives at most half of them for locating.
@@ -80,27 +79,30 @@ def choose(pool: Pool, classes: Sequence[int] | None, images: int) -> Choice:
       pool: all images.
       classes: the classes to check; None for all.
       images: the number of images of a class on which its evidence is located.
+      tested: the most images of a class, and of other classes, on which it is tested.
     """
     rows = np.lexsort((pool.keys, pool.predicted))
     found, starts = np.unique(pool.predicted[rows], return_index=True)
     of_class = dict(zip(found.tolist(), np.split(rows, starts[1:]), strict=True))
-    located, tested = {}, {}
+    located, rest = {}, {}
     for k, own in of_class.items():
         if len(own) >= FEWEST:
             cut = min(images, len(own) // 2)
-            located[k], tested[k] = own[:cut], own[cut : cut + TESTED]
+            located[k], rest[k] = own[:cut], own[cut : cut + tested]
     wanted = sorted(located if classes is None else set(classes) & located.keys())
-    common = np.concatenate([*tested.values(), np.zeros(0, np.int64)]).astype(np.int64)
+    common = np.concatenate([*rest.values(), np.zeros(0, np.int64)]).astype(np.int64)
     return Choice(
-        {k: located[k] for k in wanted}, {k: tested[k] for k in wanted}, {k: _others(pool, common, k) for k in wanted}
+        {k: located[k] for k in wanted},
+        {k: rest[k] for k in wanted},
+        {k: _others(pool, common, k, tested) for k in wanted},
     )
 
 
-def _others(pool: Pool, rows: np.ndarray, own: int) -> np.ndarray:
+def _others(pool: Pool, rows: np.ndarray, own: int, count: int) -> np.ndarray:
     """A uniform sample of the rows that are of other classes."""
     rows = rows[pool.predicted[rows] != own]
     order = np.argsort(_mixed(pool.keys[rows], own), kind="stable")
-    return rows[order[:TESTED]]
+    return rows[order[:count]]
 
 
 def _mixed(keys: np.ndarray, number: int) -> np.ndarray:

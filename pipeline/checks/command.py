@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.checks.arguments import IMAGES
+from pipeline.checks.arguments import IMAGES, TESTED
 from pipeline.terminal import duration, err, out
 
 _SHOWN = 20
@@ -14,13 +14,16 @@ _SHOWN = 20
 
 def check(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
     """`fullgrad check`; returns the exit code."""
-    return check_output(args.output, args.classes, args.images, args.runner, beam_options, dry_run=args.dry_run)
+    return check_output(
+        args.output, args.classes, args.images, args.tested, args.runner, beam_options, dry_run=args.dry_run
+    )
 
 
 def check_output(
     path: str,
     classes: Sequence[str] = ("all",),
     images: int = IMAGES,
+    tested: int = TESTED,
     runner: str | None = None,
     beam_options: Sequence[str] = (),
     *,
@@ -31,7 +34,7 @@ def check_output(
     from pipeline.checks.running import run_check
 
     try:
-        plan = plan_check(path, classes, images, runner, beam_options)
+        plan = plan_check(path, classes, images, tested, runner, beam_options)
         rate = plan.passes_per_second()
         out.print(
             f"{classes_in_words(len(plan.choice.located))} to check, {plan.passes:,} forward passes: about "

@@ -90,6 +90,7 @@ def plan_check(
     path: str,
     classes: Sequence[str],
     images: int,
+    tested: int,
     runner: str | None = None,
     beam_options: Sequence[str] = (),
 ) -> CheckPlan:
@@ -99,6 +100,7 @@ def plan_check(
       path: the run's output.
       classes: names or indices of the classes to check, or only `all` or `flagged`.
       images: images of a class on which its evidence is located.
+      tested: the most images of a class, and of other classes, on which it is tested.
       runner: Beam's runner; None for the run's own.
       beam_options: options for Beam, as on its command line.
 
@@ -106,7 +108,7 @@ def plan_check(
       CannotCheck: output, model, classes or options do not allow it.
     """
     try:
-        return _plan(path, classes, images, runner, beam_options)
+        return _plan(path, classes, images, tested, runner, beam_options)
     except CannotCheck:
         raise
     except (ConfigError, UnusableEngine, UnusableModel, UnusableFileSystem, ValueError) as error:
@@ -115,7 +117,14 @@ def plan_check(
         raise CannotCheck(f"a file of {path} or of what it names cannot be read: {error}") from error
 
 
-def _plan(path: str, classes: Sequence[str], images: int, runner: str | None, beam_options: Sequence[str]) -> CheckPlan:
+def _plan(
+    path: str,
+    classes: Sequence[str],
+    images: int,
+    tested: int,
+    runner: str | None,
+    beam_options: Sequence[str],
+) -> CheckPlan:
     number = uuid.uuid4().hex[:12]
     use_options(beam_options)
     check_file_system("OUTPUT", path)
@@ -138,7 +147,7 @@ def _plan(path: str, classes: Sequence[str], images: int, runner: str | None, be
     model = load_once(spec)
     pool = read_pool(output, receipts)
     wanted = _wanted(classes, output, model)
-    choice = choose(pool, wanted, images)
+    choice = choose(pool, wanted, images, tested)
     if not choice.located:
         raise CannotCheck(
             f"no class to check has {FEWEST} images in {path} that are predicted as it; fewer say nothing"

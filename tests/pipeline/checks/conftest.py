@@ -33,7 +33,7 @@ def drawn(count: int) -> list[tuple[str, bytes, int]]:
         pixels[y : y + 6, x : x + 6] = 60
         pixels[y : y + 6, x : x + 6, max(0, label - 1)] = 220
         if label == 0:
-            pixels[19:23, 19:23] = 255
+            pixels[18:22, 18:22] = 255  # a window of the grid
         sink = io.BytesIO()
         Image.fromarray(pixels).save(sink, "PNG")
         samples.append((f"{i:03d}.png", sink.getvalue(), label))
@@ -46,7 +46,7 @@ def save_model(path: pathlib.Path) -> None:
     colour = np.full((3, 3), -0.5, np.float32) + 1.5 * np.eye(3, dtype=np.float32)
     weights[4:20, 4:20, :, 1:] = colour / 12
     weights[4:20, 4:20, :, 0] = colour[0] / 12
-    weights[19:23, 19:23, :, 0] = 0.5
+    weights[18:22, 18:22, :, 0] = 0.5
     bias = np.array([-17.0, 0, 0, 0], np.float32)
     model = keras.Sequential(
         [

@@ -81,14 +81,14 @@ def test_pictures_show_each_finding_before_and_after(outputs: Outputs) -> None:
 def test_images_are_located_on_and_tested_on_but_never_both(outputs: Outputs) -> None:
     output = Output(str(outputs.plain))
     pool = read_pool(output, output.read_receipts())
-    choice = choose(pool, None, IMAGES)
+    choice = choose(pool, None, IMAGES, 128)
     assert choice.located.keys() == choice.tested.keys() == choice.others.keys() == {0, 1, 2, 3}
     for k in choice.located:
         assert len(choice.located[k]) == IMAGES
         assert not set(choice.located[k]) & set(choice.tested[k])
         assert (pool.predicted[choice.tested[k]] == k).all()
         assert (pool.predicted[choice.others[k]] != k).all()
-    again = choose(pool, [2], IMAGES)
+    again = choose(pool, [2], IMAGES, 128)
     assert list(again.located) == [2]
     assert again.others[2].tolist() == choice.others[2].tolist(), "other classes' images are there though not checked"
 
