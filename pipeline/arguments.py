@@ -6,6 +6,7 @@ import argparse
 from typing import NoReturn
 
 from pipeline.checks.arguments import add_check
+from pipeline.comparison import add_arguments as add_compare
 from pipeline.config import describe_keys
 
 _OPTIONS_OF_STORES = (
@@ -106,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_check(commands)
 
+    add_compare(commands)
     for engine in ("Flink 1.20", "Spark 3.5"):
         server = commands.add_parser(
             f"{engine.split()[0].lower()}-job-server",

@@ -47,7 +47,8 @@ ROOMS = {
     "output": Room("transforms.output transforms.parts", "basics statistics"),
     "probing": Room("transforms.probing"),
     "explaining": Room(
-        "transforms transforms.explain transforms.explainer transforms.inference transforms.results transforms.merging",
+        "transforms transforms.explain transforms.explainer transforms.inference transforms.results transforms.merging "
+        "transforms.examples",
         "basics fullgrad sources images models statistics output",
     ),
     "config": Room("pipeline.config", "basics"),

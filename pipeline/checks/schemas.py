@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+from transforms.output.hugging_face import IMAGE
 
 # One row per image on which evidence was located.
 LOCATED = pa.schema(
