@@ -59,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
         "demo",
         help="find a planted shortcut, in a minute",
         description="Draws a dataset in which one class carries a small mark in a corner, trains a small CNN on it, "
-        "explains the test images with the whole pipeline, and says which class stands out.",
+        "explains the test images with the whole pipeline, says which class stands out, and checks that the model uses "
+        "it.",
     )
     demo.add_argument("--output", metavar="DIR", help="where to write (default: out/demo, or out/demo-SHORTCUT)")
     demo.add_argument(
