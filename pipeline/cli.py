@@ -1,4 +1,4 @@
-"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `report`, `flink-job-server`, `spark-job-server`.
+"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `compare`, `report`, and the job servers.
 
 Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; 2 the request
 could not be run; 130 interrupted. Every code but 0 comes with one sentence on standard error.

@@ -137,7 +137,7 @@ def findings(results: Results) -> list[Finding]:
 
 
 def _places(results: Results) -> list[Finding]:
-    found = []
+    found: list[Finding] = []
     classes = results.classes
     for notable in results.summary["notable"]:
         index, figure = notable["class_index"], notable["figure"]
