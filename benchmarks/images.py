@@ -138,6 +138,7 @@ def encodings(data: pathlib.Path, report: Report) -> None:
         originals = [Image.fromarray(pixels) for pixels in itertools.islice(images(pattern, side), 100)]
         rows = []
         for name, options in ways:
+            originals[0].save(io.BytesIO(), **options)  # loads Pillow's plugin
             started, encoded = time.process_time(), []
             for image in originals:
                 sink = io.BytesIO()
