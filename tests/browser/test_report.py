@@ -62,7 +62,8 @@ def test_every_view_shows_its_class_or_image(browser: Browser, output: pathlib.P
         assert text(browser, "h1") == name
         assert len(texts(browser, ".maps figure")) == 4
         page = class_of(output / "report", number)
-        assert len(texts(browser, ".card")) == sum(map(len, page["kinds"].values()))
+        cards = sum(map(len, page["kinds"].values()))
+        browser.wait(f"document.querySelectorAll('.card').length === {cards}")
         assert len(texts(browser, ".bars li")) == len(page["taken_for"]) + len(page["taken_as"])
         assert len(texts(browser, "svg.box")) == 12
     address = image_view(output)

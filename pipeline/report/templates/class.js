@@ -139,7 +139,9 @@ function examples(index, name, loaded) {
   if (!present.length) return null;
   const sections = el("div");
   const draw = () => {
-    sections.replaceChildren(...present.map((kind) => kindSection(index, name, loaded, kind)));
+    const makers = present.map((kind) => () => kindSection(index, name, loaded, kind));
+    // Back from an image, its card takes the focus, so all are needed now.
+    fillInSteps(sections, makers, current.view === "image" ? makers.length : 2);
     applyDisplay(sections);
   };
   draw();

@@ -1,5 +1,7 @@
 /* The table of classes: sorted by any column, filtered by name and flag. */
 
+const ROWS_AT_ONCE = 60;
+
 const TABLE_FIGURES = ["corner_mass", "border_mass", "area50", "entropy"];
 
 /* Kept while the page is open, so that coming back from a class finds the table as it was. */
@@ -37,7 +39,7 @@ function classesView() {
       ({ text, flags }) => (!wanted || text.includes(wanted)) && (!table.flagged || flags.length),
     );
     rows.sort((a, b) => compare(a.keys[table.sort], b.keys[table.sort]) * (table.down ? -1 : 1) || a.row - b.row);
-    fillInSteps(body, rows.map(({ element }) => element));
+    fillInSteps(body, rows.map(({ element }) => element), ROWS_AT_ONCE);
     count.textContent = `${whole(rows.length)} of ${whole(tableRows.length)} classes`;
     for (const th of heads.children) {
       if (th.dataset.sort === table.sort) th.setAttribute("aria-sort", table.down ? "descending" : "ascending");
@@ -86,22 +88,6 @@ function classesView() {
     count,
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of classes" }, el("table", {}, el("thead", {}, heads), body)),
   ];
-}
-
-const ROWS_AT_ONCE = 60;
-
-let fillings = 0;
-
-/** Replaces an element's children: the first at once, the others while nothing else is to be done. */
-function fillInSteps(parent, makers) {
-  parent.replaceChildren(...makers.slice(0, ROWS_AT_ONCE).map((make) => make()));
-  const own = ++fillings;
-  const more = (from) => {
-    if (own !== fillings) return; // another order or filter has come since
-    parent.append(...makers.slice(from, from + ROWS_AT_ONCE).map((make) => make()));
-    if (from + ROWS_AT_ONCE < makers.length) setTimeout(more, 0, from + ROWS_AT_ONCE);
-  };
-  if (makers.length > ROWS_AT_ONCE) setTimeout(more, 0, ROWS_AT_ONCE);
 }
 
 /** What is missing comes last in both directions. */

@@ -52,6 +52,24 @@ function classLabel(index, name) {
   return name ? name : `class ${index}`;
 }
 
+let fillings = 0;
+
+/**
+ * Replaces an element's children: the first few at once, the others in steps of as many, so that a view is seen soon.
+ * `makers` are functions that make the children.
+ */
+function fillInSteps(parent, makers, atOnce) {
+  const own = ++fillings;
+  const step = (from) => {
+    if (own !== fillings) return; // something else has been asked for since
+    const made = makers.slice(from, from + atOnce).map((make) => make());
+    if (from) parent.append(...made);
+    else parent.replaceChildren(...made);
+    if (from + atOnce < makers.length) setTimeout(step, 0, from + atOnce);
+  };
+  step(0);
+}
+
 /** Says something to people who use a screen reader. */
 function announce(text) {
   document.getElementById("announce").textContent = text;

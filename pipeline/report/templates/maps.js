@@ -44,6 +44,7 @@ function pixelTable(signed, over) {
  */
 function mapCanvas(map, over = false) {
   const canvas = el("canvas", { class: over ? "map over" : "map", "aria-hidden": "true" });
+  if (over) canvas.style.opacity = display.opacity;
   canvas.width = map.width;
   canvas.height = map.height;
   const [low, high] = rangeOf(map);
