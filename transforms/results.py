@@ -179,7 +179,8 @@ def _small_maps(sources: Sequence[Decoded], explanation: Explanation, grid: int)
     """One row of `SMALL_MAPS` for each explanation. Maps are reduced to the grid; smaller ones are kept as they are."""
     count, *size = explanation.maps.shape
     height, width = (min(side, grid) for side in size)
-    encoded = encode_maps(resample(explanation.maps, (height, width)), "uint8")
+    small = explanation.maps if size == [height, width] else resample(explanation.maps, (height, width))
+    encoded = encode_maps(small, "uint8")
     columns = {
         "index": [s.record.index for s in sources],
         "target": explanation.targets,
@@ -202,12 +203,12 @@ def _record_batch(columns: Mapping[str, Any], schema: pa.Schema) -> pa.RecordBat
 
 
 def _channel_terms(explanation: Explanation) -> pa.Array:
-    """Lists of float16. Null if there are no terms, and for an image with a term that float16 cannot hold."""
+    """Lists of float32; null if there are no terms."""
+    count, channels = explanation.channel_terms.shape
+    if not channels:
+        return pa.nulls(count, MAPS.field("channel_terms").type)
     terms = round_keeping_sums(explanation.channel_terms)
-    count, channels = terms.shape
-    offsets = np.arange(count + 1, dtype=np.int32) * channels
-    absent = ~np.isfinite(terms).all(axis=1) | (channels == 0)
-    return pa.ListArray.from_arrays(offsets, pa.array(terms.ravel()), mask=pa.array(absent))
+    return pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * channels, pa.array(terms.ravel()))
 
 
 def _images(sources: Sequence[Decoded]) -> pa.Array:
