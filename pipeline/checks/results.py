@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,7 @@ from transforms.probing.verdict import (
 )
 
 _VERDICTS = ("used", "undecided", "salient only")
+_NEARLY_ALL = 0.85  # the share of the largest effect that a smaller part must have to be named in its place
 _OTHERS_COMPARED = 256  # patches of other classes
 
 
@@ -50,6 +51,10 @@ class Located:
 
     rows: pa.Table
     drops: np.ndarray
+
+
+# By image, then by change: answers, as lists of the values of columns.
+_Images: TypeAlias = dict[tuple[str, int], dict[str, list[list[Any]]]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,14 +107,14 @@ def check_rows(
 
 def _mains(rows: Iterable[Mapping[str, Any]]) -> dict[int, str]:
     """For each class that rests on something, the kind of finding that says best what: the smallest part of the image
-    that does two thirds of what any part does. A tag in a corner is also on the border."""
+    that does nearly all that any part does. A tag in a corner is also on the border."""
     used: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         if row["verdict"] == "used":
             used[row["class"]].append(row)
     found = {}
     for k, own in used.items():
-        enough = max(map(_effect, own)) * 2 / 3
+        enough = max(map(_effect, own)) * _NEARLY_ALL
         best = min((row for row in own if _effect(row) >= enough), key=lambda row: (row["area"], row["kind"] == "look"))
         found[k] = best["kind"]
     return found
@@ -153,18 +158,22 @@ def _stand_out(alike: Iterable[Alikeness]) -> list[bool]:
     return [each.excess >= LEAST_ALIKENESS and own <= FALSE_DISCOVERIES for each, own in zip(alike, q, strict=True)]
 
 
+_ANSWER = ("kind", "change", "shard", "index", "label", "target", "logit", "probability", "predicted")
+
+
 def _gathered(tested: pa.Table) -> dict[tuple[int, str], _Gathered]:
-    """The answers by class and kind of finding."""
-    columns = ("class", "kind", "change", "shard", "index", "label", "target", "logit", "probability", "predicted")
-    by_image: dict[tuple[int, str], dict[tuple[str, int], dict[str, list[Any]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
-    for k, kind, change, shard, index, *answer in zip(*(tested[c].to_pylist() for c in columns), strict=True):
-        by_image[k, kind][shard, index][change].append(answer)
-    return {
-        (k, kind): _gather(k, [changes for _, changes in sorted(images.items())])
-        for (k, kind), images in by_image.items()
-    }
+    """The answers by class and kind of finding. A class at a time: as Python objects, all of them would be large."""
+    tested = tested.select(["class", *_ANSWER]).sort_by("class")
+    classes, starts = np.unique(tested["class"].to_numpy(), return_index=True)
+    found = {}
+    for k, start, stop in zip(classes.tolist(), starts, [*starts[1:], tested.num_rows], strict=True):
+        own = tested.slice(start, stop - start)
+        by_image: dict[str, _Images] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+        for kind, change, shard, index, *answer in zip(*(own[name].to_pylist() for name in _ANSWER), strict=True):
+            by_image[kind][shard, index][change].append(answer)
+        for kind, images in by_image.items():
+            found[k, kind] = _gather(k, [changes for _, changes in sorted(images.items())])
+    return found
 
 
 def _gather(class_index: int, images: list[dict[str, list[Any]]]) -> _Gathered:
