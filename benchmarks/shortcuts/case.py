@@ -1,0 +1,55 @@
+"""A case of the benchmark: what is planted into which model, and what is true of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+
+from benchmarks.shortcuts.plants import Plant
+
+# A shortcut is used if it turns this share of other classes' clean images, beyond those that turn without it.
+USED_FLIPS = 0.1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Case:
+    """One dataset and the model that learns it.
+
+    Attributes:
+      model: `mobilenet`, `resnet` or `cnn`.
+      classes: K.
+      plants: the shortcuts; at most one for a class.
+      seed: of the pictures and the training.
+      train, test: images of each class.
+    """
+
+    model: str
+    classes: int
+    plants: tuple[Plant, ...]
+    seed: int
+    train: int = 140
+    test: int = 100
+
+    @property
+    def name(self) -> str:
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return f"{self.model}-{self.classes}-{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Truth:
+    """What a shortcut does to clean images of other classes.
+
+    Attributes:
+      flips: for each class, the share of the images that the shortcut turns to it: float64 [K].
+      before: the share that was predicted so without it: float64 [K].
+    """
+
+    flips: np.ndarray
+    before: np.ndarray
+
+    def used_by(self, target: int) -> bool:
+        return bool(self.flips[target] - self.before[target] >= USED_FLIPS)
