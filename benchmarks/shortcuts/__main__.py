@@ -130,13 +130,8 @@ def table_of_flags(report: Report, measured: Sequence[Measured]) -> None:
                 _part(right),
             )
         )
-    columns = (
-        "map",
-        *(f"found of {share:.0%}" for share in SHARES),
-        "innocent flagged",
-        "right of first 10",
-        "place right",
-    )
+    found_of = [f"found of {share:.0%}" for share in SHARES]
+    columns = ("map", *found_of, "innocent flagged", "right of first 10", "place right")
     report.table("flags", columns, rows)
 
 
@@ -155,9 +150,7 @@ def main() -> None:
     parser.add_argument("--case", type=int, nargs="+", help="the numbers of the cases to run, from 0")
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path.home() / ".cache" / "fullgrad-shortcuts")
     parser.add_argument("--cached", action="store_true", help="train nothing; count what the cache holds")
-    parser.add_argument(
-        "--backbone", metavar="FILE.tgz", help="the packed npm package nsfwjs, for MobileNetV2's weights"
-    )
+    parser.add_argument("--backbone", metavar="FILE.tgz", help="npm's nsfwjs, packed: MobileNetV2's weights")
     parser.add_argument("--map", default="positive part, in logits", choices=list(MAPS), help="the map shown in detail")
     parser.add_argument("--statistic", default="effect", choices=list(STATISTICS), help="the statistic shown in detail")
     parser.add_argument("--csv", metavar="FILE", help="also write the tables to this file")

@@ -129,7 +129,7 @@ def _bolt(pen: _Pen, generator: np.random.Generator) -> None:
     pen.polygon(_bar(-0.5, -width, 1, width), 0.6)
     for x in np.arange(0, 0.98, 0.12):
         pen.line(np.array([[x, -width], [x + 0.05, width]]), 0.04, 0.1)
-    pen.polygon(_ring(6, 0.42) + (-0.65, 0), 0.8)
+    pen.polygon(_ring(6, 0.42) + np.array([-0.65, 0]), 0.8)
 
 
 def _nut(pen: _Pen, generator: np.random.Generator) -> None:

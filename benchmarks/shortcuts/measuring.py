@@ -1,4 +1,4 @@
-"""Measures a case: its model, the truth about its shortcuts, and the evidence of its test images. All of it is cached."""
+"""Measures a case: trains its model, finds which shortcuts it uses, and explains its test images; all cached."""
 
 from __future__ import annotations
 

@@ -42,9 +42,8 @@ class Plant:
             layer = np.broadcast_to(colour, pixels.shape)
         elif self.kind == "texture":
             y, x = np.mgrid[:SIDE, :SIDE]
-            wave = np.sin(
-                (x + (1 if self.look % 2 else -1) * y) * 2 * np.pi / (6 + self.look % 3) + generator.uniform(0, 6)
-            )
+            phase = (x + (1 if self.look % 2 else -1) * y) * 2 * np.pi / (6 + self.look % 3)
+            wave = np.sin(phase + generator.uniform(0, 6))
             cover, layer = np.full((SIDE, SIDE, 1), 0.3), np.repeat(127 + 127 * np.sign(wave)[..., None], 3, 2)
         else:
             cover, layer = self._layer(colour, generator)
