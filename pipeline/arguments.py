@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from pipeline.comparison import add_arguments as add_compare
 from pipeline.config import describe_keys
 
 _OPTIONS_OF_STORES = (
@@ -97,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
         help="modules that define the file's own layers, with --trust; they are imported, which runs their code",
     )
 
+    add_compare(commands)
     for engine in ("Flink 1.20", "Spark 3.5"):
         server = commands.add_parser(
             f"{engine.split()[0].lower()}-job-server",

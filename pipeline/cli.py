@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cut = arguments.index("--")
         arguments, beam_options = arguments[:cut], arguments[cut + 1 :]
     args = parser().parse_args(arguments)
-    if beam_options and args.command not in ("run", "status", "inspect"):
-        return _refuse("Beam options after -- belong to `fullgrad run`, `status` and `inspect`")
+    if beam_options and args.command not in ("run", "status", "inspect", "compare"):
+        return _refuse("Beam options after -- belong to `fullgrad run`, `status`, `inspect` and `compare`")
     if args.command.endswith("-job-server"):  # which needs neither Beam nor TensorFlow
         return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -44,14 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted = _note_interrupts()
     try:
         if not args.verbose:
-            _import_quietly(tensorflow=args.command != "status")
+            _import_quietly(tensorflow=args.command not in ("status", "compare"))
         if args.command == "run":
             return _run(args, beam_options)
         if args.command == "demo":
             return _demo(args)
         if problem := _prepare_file_systems(args, beam_options):
             return _refuse(problem)
-        return {"status": _status, "inspect": _inspect}[args.command](args)
+        return {"status": _status, "inspect": _inspect, "compare": _compare}[args.command](args)
     except ConfigError as error:
         return _refuse(str(error))
     except BaseException as error:
@@ -177,7 +177,11 @@ def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str])
     from pipeline.engines.options import UnusableEngine, check_options
     from transforms.filesystems import UnusableFileSystem, check_file_system, use_options
 
-    named = {"OUTPUT": args.output} if args.command == "status" else {"MODEL": args.model, "--weights": args.weights}
+    named = {
+        "status": lambda: {"OUTPUT": args.output},
+        "compare": lambda: {"A": args.output, "B": args.other, "--to": args.to},
+        "inspect": lambda: {"MODEL": args.model, "--weights": args.weights},
+    }[args.command]()
     try:
         check_options(beam_options, "the options after --")
         use_options(beam_options)
@@ -238,6 +242,18 @@ def _status(args: argparse.Namespace) -> int:
         table.add_row("state", going if progress.active else "nobody at work on it")
     out.print(table)
     return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from pipeline.comparison.command import CannotCompare, compare
+    from transforms.filesystems import STORE_ERRORS
+
+    try:
+        return compare(args)
+    except (CannotCompare, ValueError) as error:
+        return _refuse(str(error))
+    except STORE_ERRORS as error:
+        return _refuse(f"a file of the outputs cannot be read or written: {error}")
 
 
 def _inspect(args: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
-"""The Beam graph, on one page: units → explained parts → class statistics and summary.
+"""The Beam graph, on one page: units → explained parts → class statistics, examples and summary.
 
-Only units, receipts and the small digests of classes cross from stage to stage. Pixels, maps and mean maps never do, so
-no runner has to keep, pickle or shuffle anything that grows with an image or that every class has.
+Only units, receipts, the small digests of classes and the places of examples cross from stage to stage. Pixels, maps
+and mean maps never do, so no runner has to keep, pickle or shuffle anything that grows with an image or that every
+class has.
 """
 
 from __future__ import annotations
@@ -15,10 +16,20 @@ from apache_beam.transforms.combiners import ToList
 
 from fullgrad_beam import Checked
 from pipeline.summary import summarize
+from transforms.examples import by_unit, write_block, write_examples, write_unit
 from transforms.explain import ExplainSettings, ExplainUnits
-from transforms.merging import IDS, merge_block, rank_by_similarity
-from transforms.output import CLASSES, Output, read_table
-from transforms.statistics import Digest, IdCounts, MergeIdCounts, MergeRankings, Ranking, class_row
+from transforms.merging import CANDIDATES, IDS, merge_block, rank_by_similarity
+from transforms.output import CLASSES, CONFUSION, Output, read_table
+from transforms.statistics import (
+    Digest,
+    IdCounts,
+    MergeCandidates,
+    MergeIdCounts,
+    MergeRankings,
+    Ranking,
+    class_row,
+    confusion_rows,
+)
 from transforms.unit import Receipt, Unit
 
 
@@ -49,7 +60,7 @@ def build(
     digests = blocks | "Digest" >> beam.FlatMap(_digests, output)
     ranked = explained["receipts"] | "RankBySimilarity" >> beam.FlatMap(
         rank_by_similarity, output, AsList(digests)
-    ).with_outputs(IDS, main="rankings")
+    ).with_outputs(IDS, CANDIDATES, main="rankings")
     rankings = ranked["rankings"] | "MergeRankings" >> beam.CombinePerKey(MergeRankings())
     ids = ranked[IDS] | "MergeIdCounts" >> beam.CombineGlobally(MergeIdCounts())
     _ = (
@@ -57,6 +68,17 @@ def build(
         | "ClassRows" >> beam.Map(_write_rows, output, AsList(digests), AsDict(rankings), names)
         | "WrittenRows" >> ToList()
         | "WriteClasses" >> beam.Map(_write_classes, output)
+    )
+    _ = (
+        ranked[CANDIDATES]
+        | "ChooseExamples" >> beam.CombinePerKey(MergeCandidates())
+        | "ExamplesByUnit" >> beam.FlatMap(by_unit)
+        | "ExamplesOfUnit" >> beam.GroupByKey()
+        | "UnitExamples" >> beam.FlatMap(write_unit, output, settings.grid)
+        | "ExamplesOfBlock" >> beam.GroupByKey()
+        | "BlockExamples" >> beam.Map(write_block, output)
+        | "WrittenExamples" >> ToList()
+        | "WriteExamples" >> beam.Map(write_examples, output)
     )
     _ = (
         pipeline
@@ -77,20 +99,27 @@ def _write_rows(
     digests: Sequence[Digest],
     rankings: Mapping[int, Ranking],
     names: Sequence[str] | None,
-) -> tuple[int, str]:
-    """Writes the rows of a block of classes to a file for `_write_classes`; returns the block and the file."""
+) -> int:
+    """Writes the rows of a block of classes to files for `_write_classes`; returns the block."""
     classes = merge_block(*block, output)
     rows = [class_row(index, classes[index], digests, rankings, names) for index in sorted(classes)]
-    path = output.temporary(f"classes-{block[0]:06d}.parquet")
-    output.write_table(path, pa.Table.from_pylist(rows, CLASSES))
-    return block[0], path
+    confused = [row for index in sorted(classes) for row in confusion_rows(index, classes[index], names)]
+    output.write_table(_file_of(block[0], "classes", output), pa.Table.from_pylist(rows, CLASSES))
+    output.write_table(_file_of(block[0], "confusion", output), pa.Table.from_pylist(confused, CONFUSION))
+    return block[0]
 
 
-def _write_classes(blocks: Sequence[tuple[int, str]], output: Output) -> None:
-    with output.writing_rows(output.file("classes.parquet"), CLASSES) as rows:
-        for _, path in sorted(blocks):
-            for batch in read_table(path).to_batches():
-                rows.write(batch)
+def _file_of(block: int, name: str, output: Output) -> str:
+    return output.temporary(f"{name}-{block:06d}.parquet")
+
+
+def _write_classes(blocks: Sequence[int], output: Output) -> None:
+    """Writes `classes.parquet` and `confusion.parquet` from the files of all blocks."""
+    for name, schema in (("classes", CLASSES), ("confusion", CONFUSION)):
+        with output.writing_rows(output.file(f"{name}.parquet"), schema) as rows:
+            for block in sorted(blocks):
+                for batch in read_table(_file_of(block, name, output)).to_batches():
+                    rows.write(batch)
     # The launcher deletes the files: another attempt at this step may still need them.
 
 

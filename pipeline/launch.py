@@ -17,6 +17,8 @@ from pipeline.inspection import inspect_exposed
 from pipeline.preparation import CannotRun, Plan
 from pipeline.summary import Summary
 from transforms.filesystems import SECRETS, STORE_ERRORS
+from transforms.fullgrad import channel_layer
+from transforms.methods import METHODS
 from transforms.output import SCHEMA_VERSION, Output
 
 
@@ -107,8 +109,16 @@ def _run_json(plan: Plan) -> dict[str, Any]:
                 for name in ("apache-beam", "keras", "numpy", "pillow", "pyarrow", "tensorflow")
             },
         },
-        "model": inspect_exposed(plan.model.exposed, plan.agreement).to_dict(),
+        "model": {
+            **inspect_exposed(plan.model.exposed, plan.agreement).to_dict(),
+            "channel_layer": _channel_layer(plan),
+        },
     }
+
+
+def _channel_layer(plan: Plan) -> str | None:
+    explain = plan.config.explain
+    return channel_layer(plan.model.exposed, explain.channels) if METHODS[explain.method].complete else None
 
 
 def _without_secrets(configuration: dict[str, Any]) -> dict[str, Any]:

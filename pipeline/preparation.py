@@ -93,7 +93,7 @@ def _prepare(config: Config, beam_options: Sequence[str]) -> Plan:
     spec = model_spec(config)
     model = load_once(spec)
     startup["model"] = time.time()
-    model.check(config.explain.targets, config.explain.method)
+    model.check(config.explain.targets, config.explain.method, config.explain.channels)
     # Planning waits for files meanwhile.
     beside = ThreadPoolExecutor(1, thread_name_prefix="compare")
     agreement = beside.submit(model.compare)

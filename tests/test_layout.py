@@ -46,7 +46,8 @@ ROOMS = {
     "statistics": Room("transforms.statistics"),
     "output": Room("transforms.output transforms.parts", "basics statistics"),
     "explaining": Room(
-        "transforms transforms.explain transforms.explainer transforms.inference transforms.results transforms.merging",
+        "transforms transforms.explain transforms.explainer transforms.inference transforms.results transforms.merging "
+        "transforms.examples",
         "basics fullgrad sources images models statistics output",
     ),
     "config": Room("pipeline.config", "basics"),

@@ -23,11 +23,11 @@ from fullgrad_beam import CheckedOnWorkers
 from transforms.clock import Clock
 from transforms.explainer import Explainer, MethodSettings, batch_size_of
 from transforms.fullgrad import Explanation
-from transforms.images import UndecodableImage, decode_ahead, decode_image
+from transforms.images import UndecodableImage, decode_ahead, decode_image, encode_thumbnail
 from transforms.labels import UnusableLabel
 from transforms.memory import usable_cores
 from transforms.models import LoadedModel, ModelSpec, load_once, models_loaded
-from transforms.output import MAPS, Output
+from transforms.output import MAPS, SMALL_MAPS, Output
 from transforms.results import Decoded, Failure, UnitResults, errors_table
 from transforms.sources import DamagedShard, Fields, Record, source_for
 from transforms.unit import Receipt, Unit
@@ -37,6 +37,9 @@ U = TypeVar("U")
 
 # How often a unit writes its progress, for progress bars in other processes.
 _HEARTBEAT_SECONDS = 2.0
+
+# Row groups of the small maps: a few examples of a unit are read without most of its small maps.
+_SMALL_ROW_GROUP_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class ExplainSettings(MethodSettings):
       fields: the names of features or columns in the shards.
       map_dtype: how maps are stored: `float16`, `float32`, `uint8` or `none`.
       grid: the side of the maps that are averaged per class.
+      images: the longer side of the images that are stored with the maps, in pixels; None stores none.
     """
 
     run: str
@@ -58,6 +62,7 @@ class ExplainSettings(MethodSettings):
     fields: Fields
     map_dtype: str
     grid: int
+    images: int | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,8 +132,11 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     clock = Clock()
     failures: list[Failure] = []
     beyond: list[str] = []
-    with output.writing_rows(output.part("maps", unit), MAPS) as rows:
-        results = UnitResults(unit, model, rows, clock, map_dtype=settings.map_dtype, grid=settings.grid)
+    with (
+        output.writing_rows(output.part("maps", unit), MAPS) as rows,
+        output.writing_rows(output.part("small_maps", unit), SMALL_MAPS, _SMALL_ROW_GROUP_BYTES) as small,
+    ):
+        results = UnitResults(unit, model, rows, small, clock, map_dtype=settings.map_dtype, grid=settings.grid)
         with (
             _Heartbeat(output, unit) as heartbeat,
             contextlib.closing(_decoded(unit, settings, model, failures, beyond, clock)) as decoded,
@@ -157,6 +165,7 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
             written = behind.submit(_write_statistics, unit, output, results, clock)
             with clock.processor("write"):
                 rows.flush()
+                small.flush()
             written.result()
     if not images and not failures:
         failures.append(Failure(None, None, "read", "EmptyShard", f"{unit.shard.path} has no records"))
@@ -263,7 +272,7 @@ def _grouped(records: Iterator[Record], size: int, clock: Clock) -> Iterator[lis
 
 def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> Decoded:
     def failed(stage: str, error: str, message: str) -> Decoded:
-        return Decoded(record, None, None, Failure(record.image_id, record.index, stage, error, message))
+        return Decoded(record, None, None, None, Failure(record.image_id, record.index, stage, error, message))
 
     if record.image is None:
         return failed("read", record.error, record.problem or "the record has no image")
@@ -278,7 +287,8 @@ def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> De
         return failed("decode", "UndecodableImage", str(error))
     # Drops the encoded bytes, which are no longer needed but would wait in memory with the pixels.
     record = dataclasses.replace(record, image=None)
-    return Decoded(record, label, pixels, None)
+    image = None if settings.images is None else encode_thumbnail(pixels, settings.images)
+    return Decoded(record, label, pixels, image, None)
 
 
 def label_of(record: Record, model: LoadedModel) -> int | None:

@@ -26,7 +26,7 @@ class MethodSettings:
 
     Attributes:
       targets: the classes that are explained.
-      method, maps, biases, contrast, samples, noise_level, seed: as in `transforms.fullgrad.explain`.
+      method, maps, biases, contrast, channels, samples, noise_level, seed: as in `transforms.fullgrad.explain`.
       map_size: height and width of the maps; None for the model's input size.
       batch_size: images per pass; None chooses by `sensible_batch`.
       unit_images: the number of images that come together, such as in the largest unit; None if it is unknown.
@@ -38,6 +38,7 @@ class MethodSettings:
     maps: str
     biases: str
     contrast: str
+    channels: str
     samples: int
     noise_level: float
     seed: int
@@ -53,6 +54,7 @@ class MethodSettings:
             maps=self.maps,
             biases=self.biases,
             contrast=self.contrast,
+            channels=self.channels,
             map_size=self.map_size or model.input_size,
             samples=self.samples,
             noise_level=self.noise_level,

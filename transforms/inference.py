@@ -255,7 +255,16 @@ class FullGradModelHandler(ModelHandler):
             raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 up, or None")
         if failures not in ("raise", "return"):
             raise ValueError(f"failures is {failures!r}; it must be raise or return")
-        Options(method, maps, biases, contrast, _size(map_size), samples, noise_level, seed)  # checks the arguments
+        Options(  # checks the arguments
+            method=method,
+            maps=maps,
+            biases=biases,
+            contrast=contrast,
+            map_size=_size(map_size),
+            samples=samples,
+            noise_level=noise_level,
+            seed=seed,
+        )
         self._spec = ModelSpec(
             fingerprint="",  # not needed: it tells cached models apart, and here RunInference keeps the model
             path=None if path is None else os.fspath(path),
@@ -277,6 +286,7 @@ class FullGradModelHandler(ModelHandler):
             maps=maps,
             biases=biases,
             contrast=contrast,
+            channels="none",
             samples=samples,
             noise_level=noise_level,
             seed=seed,

@@ -7,12 +7,26 @@ from collections.abc import Iterable, Iterator, Sequence
 import apache_beam as beam
 import numpy as np
 
+from transforms.examples import by_block
 from transforms.output import Output, read_table
-from transforms.statistics import DATASET, ClassStatistics, Digest, IdCounts, Ranking, cosine, merged
+from transforms.statistics import (
+    DATASET,
+    SCORES,
+    Candidates,
+    ClassStatistics,
+    Digest,
+    IdCounts,
+    Ranking,
+    cosine,
+    merged,
+)
 from transforms.unit import Receipt, Unit
 
 # The tagged output of `rank_by_similarity` with the ids' counts.
 IDS = "ids"
+
+# The tagged output of `rank_by_similarity` with (block of classes, candidates for examples).
+CANDIDATES = "candidates"
 
 
 def rank_by_similarity(
@@ -20,9 +34,11 @@ def rank_by_similarity(
 ) -> Iterator[tuple[int, Ranking] | beam.pvalue.TaggedOutput]:
     """Ranks a committed unit's images by the similarity of their coarse map to their class's mean coarse map.
 
-    Yields each class with its ranking, and in the output `IDS` the `IdCounts` of the images.
+    Yields each class with its ranking, in the output `IDS` the `IdCounts` of the images, and in the output `CANDIDATES`
+    each block of classes with its `Candidates`.
     """
-    table = read_table(output.part("maps", receipt.unit), ["image_id", "index", "target", "coarse_map"])
+    columns = ["image_id", "index", "label", "predicted", "target", "coarse_map", *SCORES]
+    table = read_table(output.part("maps", receipt.unit), columns)
     targets = table["target"].to_numpy()
     ids = table["image_id"].to_pylist()
     if not ids:
@@ -33,10 +49,23 @@ def rank_by_similarity(
     coarse = table["coarse_map"].combine_chunks().flatten().to_numpy().reshape(len(ids), -1)
     means = {digest.class_index: digest.coarse for digest in digests}
     groups = [(int(c), np.flatnonzero(targets == c)) for c in np.unique(targets)]
+    own = np.full(len(ids), np.nan)  # the similarity of each map to the mean of the class that it explains
     for class_index, chosen in [(DATASET, np.arange(len(ids))), *groups]:
         similarity = cosine(coarse[chosen], means[class_index])
         known = np.isfinite(similarity)
         yield class_index, Ranking.of(similarity[known], [ids[i] for i in chosen[known]])
+        if class_index != DATASET:
+            own[chosen] = similarity
+    labels, predicted = table["label"].fill_null(-1).to_numpy(), table["predicted"].to_numpy()
+    candidates = Candidates.of(
+        receipt.unit,
+        index,
+        targets,
+        wrong=(labels >= 0) & (labels != predicted) & (predicted == targets),
+        scores={"similarity": own, **{name: table[name].to_numpy() for name in SCORES}},
+    )
+    for element in by_block(candidates):
+        yield beam.pvalue.TaggedOutput(CANDIDATES, element)
 
 
 def merge_block(block: int, units: Iterable[Unit], output: Output) -> dict[int, ClassStatistics]:

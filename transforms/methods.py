@@ -14,6 +14,7 @@ NOISE_LEVEL = 0.15
 DEFAULTS: Mapping[str, Any] = {
     "maps": "reference",
     "biases": "all",
+    "channels": "auto",
     "samples": SAMPLES,
     "noise_level": NOISE_LEVEL,
     "seed": 0,
@@ -54,6 +55,8 @@ def takers(option: str, value: object) -> tuple[str, ...]:
     def takes(method: Method) -> bool:
         if option == "maps":
             return value in method.maps
+        if option == "channels":
+            return value in ("auto", "none") or method.complete
         return value == DEFAULTS[option] or (method.biases if option == "biases" else method.noise)
 
     return tuple(name for name, method in METHODS.items() if takes(method))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow as pa
 from transforms.clock import Clock
 from transforms.fullgrad import Explanation
 from transforms.models import LoadedModel
-from transforms.output import ERRORS, MAPS, RowWriter, encode_maps
+from transforms.output import ERRORS, IMAGE, MAPS, SMALL_MAPS, RowWriter, encode_maps, round_keeping_sums
 from transforms.sources import Record
 from transforms.statistics import (
     COARSE,
@@ -43,11 +44,13 @@ class Decoded:
 
     Attributes:
       pixels: [H, W, C], uint8 after decoding, float32 after preprocessing; None after a failure or once in a batch.
+      image: the encoded image that is stored with its maps; None if images are not stored.
     """
 
     record: Record
     label: int | None
     pixels: np.ndarray | None
+    image: bytes | None
     failure: Failure | None
 
 
@@ -59,8 +62,19 @@ class UnitResults:
       labels: the counts of labels and predictions so far, without labels beyond the classes.
     """
 
-    def __init__(self, unit: Unit, model: LoadedModel, rows: RowWriter, clock: Clock, *, map_dtype: str, grid: int):
+    def __init__(
+        self,
+        unit: Unit,
+        model: LoadedModel,
+        rows: RowWriter,
+        small: RowWriter,
+        clock: Clock,
+        *,
+        map_dtype: str,
+        grid: int,
+    ):
         self._unit = unit
+        self._small = small
         self._map_dtype = map_dtype
         self._model = model
         self._rows = rows
@@ -79,6 +93,7 @@ class UnitResults:
             self.labels = LabelCounts.sum([self.labels, _label_counts(statistics, self.labels.classes)])
         with self._clock.processor("write"):
             self._rows.write(_map_rows(sources, explanation, statistics, self._unit, self._map_dtype, self._model))
+            self._small.write(_small_maps(sources, explanation, self.partial.grid))
 
 
 def _statistics_rows(
@@ -142,8 +157,9 @@ def _map_rows(
         "contrast_class": _null_for_none(explanation.contrast_class),
         **{
             name: _null_for_nan(getattr(explanation, name))
-            for name in ("input_term", "bias_term", "unlocated_term", "completeness_error")
+            for name in ("input_term", "bias_term", "unlocated_term", "completeness_error", "after_term")
         },
+        "channel_terms": _channel_terms(explanation),
         "map": encoded.data,
         "map_dtype": [map_dtype] * count,
         "map_scale": encoded.scale,
@@ -154,16 +170,52 @@ def _map_rows(
             np.arange(count + 1, dtype=np.int32) * COARSE**2, rows.coarse.astype(np.float32, copy=False).ravel()
         ),
         **{name: _null_for_nan(rows.figures[:, i]) for i, name in enumerate(FIGURES)},
+        "image": _images(sources),
     }
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array(columns[field.name], field.type)
-            if not isinstance(columns[field.name], pa.Array)
-            else columns[field.name]
-            for field in MAPS
-        ],
-        schema=MAPS,
-    )
+    return _record_batch(columns, MAPS)
+
+
+def _small_maps(sources: Sequence[Decoded], explanation: Explanation, grid: int) -> pa.RecordBatch:
+    """One row of `SMALL_MAPS` for each explanation. Maps are reduced to the grid; smaller ones are kept as they are."""
+    count, *size = explanation.maps.shape
+    height, width = (min(side, grid) for side in size)
+    encoded = encode_maps(resample(explanation.maps, (height, width)), "uint8")
+    columns = {
+        "index": [s.record.index for s in sources],
+        "target": explanation.targets,
+        "map": encoded.data,
+        "map_dtype": ["uint8"] * count,
+        "map_scale": encoded.scale,
+        "map_offset": encoded.offset,
+        "map_height": [height] * count,
+        "map_width": [width] * count,
+    }
+    return _record_batch(columns, SMALL_MAPS)
+
+
+def _record_batch(columns: Mapping[str, Any], schema: pa.Schema) -> pa.RecordBatch:
+    arrays = [
+        columns[field.name] if isinstance(columns[field.name], pa.Array) else pa.array(columns[field.name], field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _channel_terms(explanation: Explanation) -> pa.Array:
+    """Lists of float16. Null if there are no terms, and for an image with a term that float16 cannot hold."""
+    terms = round_keeping_sums(explanation.channel_terms)
+    count, channels = terms.shape
+    offsets = np.arange(count + 1, dtype=np.int32) * channels
+    absent = ~np.isfinite(terms).all(axis=1) | (channels == 0)
+    return pa.ListArray.from_arrays(offsets, pa.array(terms.ravel()), mask=pa.array(absent))
+
+
+def _images(sources: Sequence[Decoded]) -> pa.Array:
+    """A column of images: their bytes, and the file name of their id. Null where no image is stored."""
+    absent = np.asarray([s.image is None for s in sources])
+    paths = [None if s.image is None else s.record.image_id.rsplit("/", 1)[-1] for s in sources]
+    parts = [pa.array([s.image for s in sources], pa.binary()), pa.array(paths, pa.string())]
+    return pa.StructArray.from_arrays(parts, fields=list(IMAGE), mask=pa.array(absent))
 
 
 def _null_for_nan(values: np.ndarray) -> pa.Array:

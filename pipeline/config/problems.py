@@ -130,7 +130,8 @@ def _unknown_key(section: str, name: str, schema: type[BaseModel]) -> Problem:
     if key in every:  # a dotted name in the file
         home, _, leaf = key.rpartition(".")
         return Problem(f"`{key}` must be written as `{leaf}` within the section {home}", (key,), True, meant=key)
-    if homes:
+    # `output.image` is rather `output.images`, although there is an `input.fields.image`.
+    if homes and _nearest(name, tuple(siblings), cutoff=0.9) is None:
         sections = enumerated([each.rpartition(".")[0] or "the top level" for each in homes], "or")
         return Problem(f"unknown key `{key}`; `{name}` belongs to {sections}", (key,), unknown=True, meant=homes[0])
     if nearest is None:

@@ -131,6 +131,12 @@ class Explain(Section):
         description="What is explained: none (the default) is the logit of the class, runner_up is that logit minus "
         "the largest other one.",
     )
+    channels: Annotated[str, Field(min_length=1), Values("auto, none or the name of a layer")] = Field(
+        default="auto",
+        description="The layer whose channels' contributions to the logit are stored: its name as fullgrad inspect "
+        "prints it, auto (the default) for the last layer whose output has places in the image, or none. All paths of "
+        "the model must go through the layer. Only fullgrad has them.",
+    )
     samples: Annotated[Whole, Values("a whole number from 1 up")] = Field(
         default=SAMPLES,
         description="The number of noisy copies of an image that smoothgrad and smooth_fullgrad average over, from 1 "
@@ -187,7 +193,13 @@ class Output(Section):
     )
     grid: Annotated[int, Field(strict=True, ge=4, le=512), Values("a whole number from 4 to 512")] = Field(
         default=56,
-        description="The height and width of the maps in the class statistics, from 4 to 512. The default is 56.",
+        description="The height and width of the maps in the class statistics and of the maps of examples, from 4 to "
+        "512. The default is 56.",
+    )
+    images: Annotated[int | None, Field(strict=True, ge=8), Values("a whole number from 8 up, or null")] = Field(
+        default=96,
+        description="The longer side, in pixels, of the images that are stored with the maps: each image as the model "
+        "saw it, reduced to this size but never enlarged. null stores no images. The default is 96.",
     )
 
 

@@ -104,6 +104,6 @@ def test_an_output_of_an_earlier_version_of_the_columns_is_refused(tmp_path: pat
     value = _configuration(tmp_path, layers.Identity)
     launch(prepare(Config.from_dict(value)))
     path = tmp_path / "out" / "run.json"
-    path.write_text(path.read_text().replace('"schema_version": "2"', '"schema_version": "1"'))
+    path.write_text(path.read_text().replace('"schema_version": "3"', '"schema_version": "1"'))
     with pytest.raises(CannotRun, match="was written with version 1 of the columns"):
         prepare(Config.from_dict(value))

@@ -25,7 +25,7 @@ from pipeline.summary import Summary
 from tests import shards
 from tests.samples import CLASS_NAMES, configuration, encoded_images, save_model
 from transforms.models import model as model_module
-from transforms.output import CLASSES, MAPS, Output, read_maps, read_table
+from transforms.output import CLASSES, MAPS, SCHEMA_VERSION, Output, read_maps, read_table
 from transforms.statistics import DATASET, FIGURES, map_figures
 
 
@@ -57,6 +57,9 @@ def test_a_run_writes_a_row_an_image_and_a_row_a_class(dataset: dict[str, Any]) 
         assert row["label_name"] == CLASS_NAMES[row["label"]]
         assert row["target"] == row["predicted"]
         assert row["target_rank"] == 0
+        total = np.sum(row["channel_terms"], dtype=np.float64) + row["after_term"]
+        assert abs(total - row["explained"]) <= 1e-4 * max(1, abs(row["explained"]))
+        assert len(row["channel_terms"]) == 5
         assert row["correct"] == (row["label"] == row["predicted"])
         assert row["map"].shape == (16, 16)
         assert row["coarse_map"].sum() == pytest.approx(1 if row["map"].any() else 0, abs=1e-5)
@@ -64,7 +67,7 @@ def test_a_run_writes_a_row_an_image_and_a_row_a_class(dataset: dict[str, Any]) 
     for path, schema in ((output.file("classes.parquet"), CLASSES), (_part(output), MAPS)):
         stored = pq.read_schema(path)
         assert stored.names == schema.names
-        assert stored.metadata[b"fullgrad.schema_version"] == b"2"
+        assert stored.metadata[b"fullgrad.schema_version"] == SCHEMA_VERSION.encode()
         assert len(stored.metadata[b"fullgrad.fingerprint"]) == 16
 
 
@@ -109,7 +112,7 @@ def test_class_statistics_equal_numpy_s_of_the_stored_maps(dataset: dict[str, An
             values = np.array([r[name] for r in mine], np.float64)
             _close(row[f"{name}_mean"], values.mean())
             _close(row[f"{name}_std"], values.std())
-            for what, q in (("p05", 0.05), ("p50", 0.5), ("p95", 0.95)):
+            for what, q in (("p05", 0.05), ("p25", 0.25), ("p50", 0.5), ("p75", 0.75), ("p95", 0.95)):
                 _close(row[f"{name}_{what}"], np.quantile(values, q))
         mean = maps.mean(axis=0)
         _close(row["similarity"], _cosine(mean, dataset_map))

@@ -7,7 +7,7 @@ from transforms.fullgrad.agreement import Agreement, Disagreement
 from transforms.fullgrad.explanation import Explanation, Options
 from transforms.fullgrad.expose import Exposed, expose
 from transforms.fullgrad.flatten import CannotExpose
-from transforms.fullgrad.method import explain, explain_batch, full_gradients, prefers_jit
+from transforms.fullgrad.method import channel_layer, explain, explain_batch, full_gradients, prefers_jit
 from transforms.fullgrad.siblings import check_method
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Explanation",
     "Exposed",
     "Options",
+    "channel_layer",
     "check_method",
     "explain",
     "explain_batch",

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from transforms import methods
+from transforms.fullgrad import channels
 from transforms.fullgrad.tensorflow.autodiff import Tensor
 
 
@@ -21,6 +22,7 @@ class Options:
     maps: str = "reference"
     biases: str = "all"
     contrast: str = "none"
+    channels: str = channels.NONE
     map_size: tuple[int, int] | None = None
     samples: int = methods.SAMPLES
     noise_level: float = methods.NOISE_LEVEL
@@ -69,6 +71,8 @@ class Explanation:
       unlocated_term: float32 [N], the part of the bias term without a position in the image; it is not in the map.
       completeness_error: float32 [N], |f − input_term − bias_term| / (|input_term| + Σ |each layer's term|).
       layer_terms: float32 [N, L], each layer's term, in the order of `layers`.
+      channel_terms: float32 [N, C], what each channel of one layer adds to f; C is 0 without `channels`.
+      after_term: float32 [N], the sum of the terms after that layer; NaN without `channels`.
       layers: the L layers' names.
     """
 
@@ -82,6 +86,8 @@ class Explanation:
     unlocated_term: np.ndarray
     completeness_error: np.ndarray
     layer_terms: np.ndarray
+    channel_terms: np.ndarray
+    after_term: np.ndarray
     layers: tuple[str, ...]
 
     def split(self) -> list[Explanation]:

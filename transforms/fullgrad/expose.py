@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from transforms.fullgrad import rules, terms
+from transforms.fullgrad.channels import Cut
 from transforms.fullgrad.condensing import EarlyCondenser
 from transforms.fullgrad.flatten import CannotExpose, Program, Step, Value, flatten
 from transforms.fullgrad.places import Place, places
@@ -100,8 +101,12 @@ class Exposed:
         """As `folded`, but the pull-backs of activations condense the terms on both sides. Needs an early condenser."""
         return self._folded(activations=True)
 
-    def _folded(self, *, activations: bool) -> Exposed:
-        folded = fold(self.program, self.rules, self.places, activations=activations)
+    def folded_beside(self, kept: Value, *, activations: bool) -> Exposed:
+        """As `folded` or `folded_with_activations`, but a value is computed as the model computes it."""
+        return self._folded(activations=activations, kept=kept)
+
+    def _folded(self, *, activations: bool, kept: Value | None = None) -> Exposed:
+        folded = fold(self.program, self.rules, self.places, activations=activations, kept=kept)
         return dataclasses.replace(self, rules=folded, compiled={})
 
     def run(self, images: Tensor, tap: Tap, early: EarlyCondenser | None = None) -> tuple[Tensor, list[terms.AnyTerm]]:
@@ -113,12 +118,22 @@ class Exposed:
           The logits [N, K] float32, and the terms.
         """
         run = terms.Run(tap, self.places, early, images.shape[0])
+        return self.forward(run, images), run.terms
+
+    def forward(self, run: terms.Run, images: Tensor, cut: Cut | None = None) -> Tensor:
+        """Runs one forward pass with a given `Run`, which collects the terms and marks the cut.
+
+        Returns:
+          The logits [N, K] float32.
+        """
         values = {self.program.input: images}
         for step, rule in zip(self.program.steps, self.rules, strict=True):
             outputs = keras.tree.flatten(rule.apply(run, step, values))
+            if cut is not None and step is cut.step:
+                outputs = [run.mark_cut(outputs[0])]
             values.update(zip(step.outputs, outputs, strict=True))
         logits = ops.cast(ops.reshape(values[self.program.output], (ops.shape(images)[0], -1)), "float32")
-        return ops.concatenate([-logits, logits], axis=-1) if logits.shape[-1] == 1 else logits, run.terms
+        return ops.concatenate([-logits, logits], axis=-1) if logits.shape[-1] == 1 else logits
 
     def probabilities(self, logits: Any) -> Any:
         """The probabilities that the model's own softmax or sigmoid makes of logits [N, K], as a NumPy array [N, K]."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from keras import ops
 
 from transforms.fullgrad import condensing, maps
 from transforms.fullgrad.agreement import FirstBatch
+from transforms.fullgrad.channels import Cut, channel_terms, find_cut
 from transforms.fullgrad.condensing import Condenser
 from transforms.fullgrad.contributions import (
     AnyContribution,
@@ -29,7 +31,7 @@ from transforms.fullgrad.expose import Exposed
 from transforms.fullgrad.siblings import SIBLINGS, Compiled, Evidence, Sibling, compile_sibling
 from transforms.fullgrad.tensorflow import autodiff
 from transforms.fullgrad.tensorflow.autodiff import Tensor
-from transforms.fullgrad.terms import AnyTerm, TermContributions
+from transforms.fullgrad.terms import Run, TermContributions
 from transforms.methods import NOISE_LEVEL, SAMPLES
 
 
@@ -41,6 +43,7 @@ def full_gradients(
     maps: str = "reference",
     biases: str = "all",
     contrast: str = "none",
+    channels: str = "none",
     map_size: tuple[int, int] | None = None,
     batch_size: int | None = None,
     jit: bool | None = None,
@@ -57,6 +60,8 @@ def full_gradients(
       biases: `all` terms, or only the `explicit` ones of biases and BatchNorm, as in the authors' implementation. The
         decomposition is then complete only for ReLU networks.
       contrast: `none` explains the target's logit; `runner_up` explains that logit less the largest other one.
+      channels: the name of a layer, for the contribution of each of its channels; `auto` takes the last layer whose
+        output has places in the image, `none` none.
       map_size: height and width of the maps; None for those of the images.
       batch_size: images a pass; None for at most 32.
       jit: whether XLA compiles; None decides by `prefers_jit`.
@@ -71,6 +76,7 @@ def full_gradients(
         maps=maps,
         biases=biases,
         contrast=contrast,
+        channels=channels,
         map_size=map_size,
         batch_size=batch_size,
         jit=jit,
@@ -86,6 +92,7 @@ def explain(
     maps: str = "reference",
     biases: str = "all",
     contrast: str = "none",
+    channels: str = "none",
     map_size: tuple[int, int] | None = None,
     samples: int = SAMPLES,
     noise_level: float = NOISE_LEVEL,
@@ -113,6 +120,7 @@ def explain(
       maps: as in `full_gradients`, for `fullgrad` and `smooth_fullgrad`. For `input_x_gradient`, `signed` takes no
         absolute value, so that a map's sum is ⟨x, ∂f/∂x⟩. Other methods make one kind of map, called `reference`.
       biases: as in `full_gradients`, for `fullgrad` and `smooth_fullgrad`.
+      channels: as in `full_gradients`, for `fullgrad` alone; other methods have none.
       map_size: height and width of the maps; None for those of the images. Maps are made at the images' size; another
         size takes the mean (for signed maps, the sum) over each pixel's area.
       samples: how many noisy copies `smoothgrad` and `smooth_fullgrad` average over.
@@ -129,6 +137,7 @@ def explain(
         maps=maps,
         biases=biases,
         contrast=contrast,
+        channels=channels,
         map_size=map_size,
         samples=samples,
         noise_level=noise_level,
@@ -178,16 +187,17 @@ def _compile(exposed: Exposed, options: Options) -> Compiled:
         return compile_sibling(exposed, options, _SIBLINGS[options.method])
     rule = maps.RULES[options.maps]
     condenser = condensing.choose(rule, implicit=options.biases == "all", jit=options.jit)
-    folded = exposed.folded if condenser.early is None else exposed.folded_with_activations
+    cut = find_cut(exposed.program, exposed.places, options.channels)
+    folded = _folded(exposed, cut, activations=condenser.early is not None)
     names: list[str] = []  # known after the function is traced; the same for every shape
 
     def function(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        found = _decompose(folded, images, targets, options, condenser)
+        found = _decompose(folded, images, targets, options, condenser, cut)
         names[:] = found.layers
         condensed = [_condense(each, condenser) for each in found.located]
         totals = ops.concatenate([each.totals for each in condensed], axis=1)
         return {
-            **_account(found.f, totals, found.unlocated, found.counts),
+            **_account(found, totals),
             "logits": found.logits,
             "targets": found.targets,
             "maps": _combine([each.map for each in condensed], images, options, condenser),
@@ -200,6 +210,12 @@ def _compile(exposed: Exposed, options: Options) -> Compiled:
         return outputs, tuple(names)
 
     return call
+
+
+def _folded(exposed: Exposed, cut: Cut | None, *, activations: bool) -> Exposed:
+    if cut is not None:
+        return exposed.folded_beside(cut.value, activations=activations)
+    return exposed.folded_with_activations if activations else exposed.folded
 
 
 def _condense(contribution: AnyContribution, condenser: Condenser) -> Condensed:
@@ -219,6 +235,8 @@ class _Decomposition:
       located: the contributions with a position in the image, in the order of the terms; the input's come first.
       counts: how many contributions of `located` each term has; the input's comes first.
       unlocated: float32 [N, 1 + terms], the part of each term without a position; the input's comes first.
+      channel_terms: float32 [N, C], of the layer at the cut; C is 0 without a cut.
+      before_cut: how many of `layers` come before the cut; None without a cut.
     """
 
     logits: Tensor
@@ -228,6 +246,8 @@ class _Decomposition:
     located: list[AnyContribution]
     counts: list[int]
     unlocated: Tensor
+    channel_terms: Tensor
+    before_cut: int | None
 
     @property
     def plain(self) -> list[Contribution]:
@@ -236,20 +256,27 @@ class _Decomposition:
 
 
 def _decompose(
-    exposed: Exposed, images: Tensor, targets: Tensor, options: Options, condenser: Condenser | None = None
+    exposed: Exposed,
+    images: Tensor,
+    targets: Tensor,
+    options: Options,
+    condenser: Condenser | None = None,
+    cut: Cut | None = None,
 ) -> _Decomposition:
     """f = input term + Σ bias terms: the method itself, on one batch of tensors."""
 
-    def forward(tap: autodiff.Tap) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, list[AnyTerm]]]:
+    def forward(tap: autodiff.Tap) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor, Run]]:
         x = tap(images)
-        logits, terms = exposed.run(x, tap, None if condenser is None else condenser.early)
+        run = Run(tap, exposed.places, None if condenser is None else condenser.early, images.shape[0])
+        logits = exposed.forward(run, x, cut)
         chosen = resolve(targets, logits)
         f = objective(logits, chosen, options.contrast)
-        return f, (x, logits, chosen, f, terms)
+        return f, (x, logits, chosen, f, run)
 
-    (x, logits, chosen, f, terms), gradients = autodiff.tapped_gradients(forward)
-    if options.biases == "explicit":
-        terms = [term for term in terms if term.explicit]
+    (x, logits, chosen, f, run), gradients = autodiff.tapped_gradients(forward)
+    kept = [(i, term) for i, term in enumerate(run.terms) if term.explicit or options.biases == "all"]
+    terms = [term for _, term in kept]
+    at_cut = run.at_cut
 
     of_input = Contribution(Product(gradients.in_float32(x), ops.cast(x, "float32")))
     contributions = [TermContributions([of_input], []), *(term.contributions(gradients) for term in terms)]
@@ -261,26 +288,31 @@ def _decompose(
         located=merge_neighbours(each for found in contributions for each in found.located),
         counts=[len(found.located) for found in contributions],
         unlocated=ops.stack([sum(map(total, found.unlocated), ops.zeros_like(f)) for found in contributions], axis=1),
+        channel_terms=ops.zeros((images.shape[0], 0))
+        if at_cut is None
+        else channel_terms(gradients.in_float32(at_cut.tensor), at_cut.tensor),
+        before_cut=None if at_cut is None else sum(i < at_cut.terms_before for i, _ in kept),
     )
 
 
-def _account(f: Tensor, totals: Tensor, unlocated: Tensor, counts: list[int]) -> dict[str, Tensor]:
-    """The terms of an `Explanation`, from the totals [N, …] of all located contributions.
-
-    The other arguments are as in a `_Decomposition`.
-    """
-    each = iter(ops.unstack(totals, axis=1))
-    located = [sum((next(each) for _ in range(count)), ops.zeros_like(f)) for count in counts]
-    layer_terms = ops.stack(located, axis=1) + unlocated
+def _account(found: _Decomposition, totals: Tensor) -> dict[str, Tensor]:
+    """The terms of an `Explanation`, from the totals [N, …] of all located contributions."""
+    f, each = found.f, iter(ops.unstack(totals, axis=1))
+    located = [sum((next(each) for _ in range(count)), ops.zeros_like(f)) for count in found.counts]
+    layer_terms = ops.stack(located, axis=1) + found.unlocated
     # All terms may be zero, as for a black image without biases; then the error must be zero too, not NaN.
     scale = ops.maximum(ops.sum(ops.abs(layer_terms), axis=1), 1e-30)
     input_term, bias_term = layer_terms[:, 0], ops.sum(layer_terms[:, 1:], axis=1)
     return {
         "input_term": input_term,
         "bias_term": bias_term,
-        "unlocated_term": ops.sum(unlocated, axis=1),
+        "unlocated_term": ops.sum(found.unlocated, axis=1),
         "completeness_error": ops.abs(f - input_term - bias_term) / scale,
         "layer_terms": layer_terms[:, 1:],
+        "channel_terms": found.channel_terms,
+        "after_term": ops.full_like(f, math.nan)
+        if found.before_cut is None
+        else ops.sum(layer_terms[:, 1 + found.before_cut :], axis=1),
     }
 
 
@@ -302,6 +334,19 @@ def _located_terms(exposed: Exposed, images: Tensor, targets: Tensor, options: O
 
 
 _SIBLINGS = {**SIBLINGS, "smooth_fullgrad": Sibling(_located_terms, lambda options: maps.RULES[options.maps])}
+
+
+def channel_layer(exposed: Exposed, channels: str) -> str | None:
+    """The name of the layer whose channels' contributions are computed; None if there are none.
+
+    Args:
+      channels: as in `full_gradients`.
+
+    Raises:
+      CannotExpose: the layer is not there or has no such contributions; the message names those that have.
+    """
+    cut = find_cut(exposed.program, exposed.places, channels)
+    return None if cut is None else cut.step.name
 
 
 def prefers_jit() -> bool:

@@ -168,8 +168,26 @@ def _split_by_place(tensor: Tensor, place: Place | None) -> TermContributions[Co
     return TermContributions([Contribution(Product(inside))], others)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class AtCut:
+    """A tapped tensor in the middle of a pass.
+
+    Attributes:
+      tensor: the tensor; all later steps depend on it alone.
+      terms_before: how many of the pass's terms come before it.
+    """
+
+    tensor: Tensor
+    terms_before: int
+
+
 class Run:
-    """One forward pass: applies taps and collects terms."""
+    """One forward pass: applies taps and collects terms.
+
+    Attributes:
+      terms: the terms so far.
+      at_cut: the tensor of `mark_cut`; None before.
+    """
 
     def __init__(
         self, tap: Tap, places: Mapping[Value, Place], early: EarlyCondenser | None = None, images: int | None = None
@@ -183,11 +201,22 @@ class Run:
           images: the number of images. If given, a term is refused if its first axis has another length.
         """
         self.terms: list[AnyTerm] = []
+        self.at_cut: AtCut | None = None
         self._tap = tap
         self._places = places
         self._early = early
         self._images = images
         self._groups: dict[int, list[ContributionGroup]] = {}  # by the id of the tapped tensor
+
+    def mark_cut(self, tensor: Tensor) -> Tensor:
+        """Remembers a tensor whose channels' contributions are wanted, and how many terms come before it.
+
+        Returns:
+          A copy, which all later steps must use.
+        """
+        tapped = self._tap(tensor)
+        self.at_cut = AtCut(tapped, len(self.terms))
+        return tapped
 
     def tap(self, tensor: Tensor) -> Tensor:
         """A copy of the tensor at which terms can be added."""

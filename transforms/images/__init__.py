@@ -12,6 +12,7 @@ from transforms.images.preprocess import (
     preprocessing,
 )
 from transforms.images.resize import FILTERS, Resize
+from transforms.images.thumbnail import encode_thumbnail
 
 __all__ = [
     "EXIF",
@@ -27,6 +28,7 @@ __all__ = [
     "application_family",
     "decode_ahead",
     "decode_image",
+    "encode_thumbnail",
     "preprocessing",
     "resize_image",
 ]

@@ -131,13 +131,13 @@ class LoadedModel:
         self.batch_size: int | None = None
         self.batch_limit: int | None = None
 
-    def check(self, targets: Targets, method: str) -> None:
-        """Checks that the model has the classes and layers that targets and method need.
+    def check(self, targets: Targets, method: str, channels: str = "none") -> None:
+        """Checks that the model has the classes and layers that targets, method and channel contributions need.
 
         Raises:
           UnusableModel: the model does not have them.
         """
-        from transforms.fullgrad import CannotExpose, check_method
+        from transforms.fullgrad import CannotExpose, channel_layer, check_method
 
         classes = self.exposed.classes
         if targets.ranks > classes:
@@ -150,6 +150,10 @@ class LoadedModel:
             check_method(self.exposed, method)
         except CannotExpose as error:
             raise UnusableModel(f"explain.method: {error}") from error
+        try:
+            channel_layer(self.exposed, channels)
+        except CannotExpose as error:
+            raise UnusableModel(f"explain.channels: {error}") from error
 
     def compare(self) -> Agreement:
         """Compares the exposed logits with the model's own output, on an image of noise.

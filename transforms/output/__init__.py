@@ -1,29 +1,48 @@
 """The output folder of a run: its files, their columns, and functions that read them."""
 
-from transforms.output.codec import MAP_DTYPES, EncodedMaps, decode_map, encode_maps
-from transforms.output.files import list_files, read_bytes
+from transforms.output.codec import MAP_DTYPES, EncodedMaps, decode_map, encode_maps, round_keeping_sums
+from transforms.output.files import list_files, open_file, read_bytes
+from transforms.output.hugging_face import IMAGE, hugging_face_metadata
 from transforms.output.partials import class_block, statistics_from_table, statistics_table
 from transforms.output.reading import read_maps, read_table
-from transforms.output.schemas import CLASSES, ERRORS, MAPS, PARTIALS, SCHEMA_VERSION
+from transforms.output.schemas import (
+    CLASSES,
+    CONFUSION,
+    ERRORS,
+    EXAMPLES,
+    MAP_COLUMNS,
+    MAPS,
+    PARTIALS,
+    SCHEMA_VERSION,
+    SMALL_MAPS,
+)
 from transforms.output.store import Output, RowWriter
 
 __all__ = [
     "CLASSES",
+    "CONFUSION",
     "ERRORS",
+    "EXAMPLES",
+    "IMAGE",
     "MAPS",
+    "MAP_COLUMNS",
     "MAP_DTYPES",
     "PARTIALS",
     "SCHEMA_VERSION",
+    "SMALL_MAPS",
     "EncodedMaps",
     "Output",
     "RowWriter",
     "class_block",
     "decode_map",
     "encode_maps",
+    "hugging_face_metadata",
     "list_files",
+    "open_file",
     "read_bytes",
     "read_maps",
     "read_table",
+    "round_keeping_sums",
     "statistics_from_table",
     "statistics_table",
 ]

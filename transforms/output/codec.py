@@ -52,6 +52,26 @@ def encode_maps(maps: np.ndarray, map_dtype: str) -> EncodedMaps:
     return EncodedMaps([each.tobytes() for each in stored], scale, offset)
 
 
+def round_keeping_sums(terms: np.ndarray) -> np.ndarray:
+    """Rounds terms float32 [N, C] to float16 so that each row keeps its sum, as far as its smallest terms allow.
+
+    Each term takes over the rounding error of the terms before it, the largest terms first. Every value is still within
+    one unit in the last place. Values beyond ±65,504 become infinite.
+    """
+    order = np.argsort(-np.abs(terms), axis=1, kind="stable")
+    left = np.take_along_axis(terms, order, axis=1).astype(np.float64)
+    rounded = np.empty(terms.shape, np.float16)
+    error = np.zeros(len(terms))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for channel in range(terms.shape[1]):
+            wanted = left[:, channel] + error
+            rounded[:, channel] = wanted
+            error = wanted - rounded[:, channel]
+    result = np.empty_like(rounded)
+    np.put_along_axis(result, order, rounded, axis=1)
+    return result
+
+
 def decode_map(row: Mapping[str, Any]) -> np.ndarray | None:
     """The map in one row of a `maps` part, as float32 [H, W]; None if maps are not stored."""
     if row["map"] is None:

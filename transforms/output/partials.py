@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,8 @@ def _statistics_row(class_index: int, statistics: ClassStatistics) -> dict[str, 
         "class": class_index,
         "labelled": statistics.labelled,
         "correct": statistics.correct,
+        "predicted_classes": list(statistics.predictions),
+        "predicted_images": list(statistics.predictions.values()),
         "sample_size": statistics.sample.size,
         "sample_keys": statistics.sample.keys,
         "sample_rows": statistics.sample.rows.ravel(),
@@ -73,6 +76,7 @@ def _statistics_of(batch: pa.RecordBatch, i: int) -> tuple[int, ClassStatistics]
     return scalar("class"), ClassStatistics(
         labelled=scalar("labelled"),
         correct=scalar("correct"),
+        predictions=Counter(dict(zip(scalar("predicted_classes"), scalar("predicted_images"), strict=True))),
         **{name: moments(name) for name in MOMENTS},
         sample=Sample(scalar("sample_size"), array("sample_keys"), rows),
         largest_error=scalar("largest_error"),

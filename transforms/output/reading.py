@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from transforms.output.codec import decode_map
 from transforms.output.files import open_file
-from transforms.output.schemas import MAPS
+from transforms.output.schemas import MAP_COLUMNS, MAPS
 from transforms.output.store import Output
 
 
@@ -50,8 +50,7 @@ def read_maps(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[
             raise ValueError(f"maps have no column {name!r}; {meant}")
     stored = wanted
     if wanted is not None and "map" in wanted:
-        extra = ["map_dtype", "map_scale", "map_offset", "map_height", "map_width"]
-        stored = [*wanted, *(name for name in extra if name not in wanted)]
+        stored = [*wanted, *(name for name in MAP_COLUMNS if name not in wanted)]
     for receipt in receipts:
         with open_file(output.part("maps", receipt.unit)) as source:
             for batch in pq.ParquetFile(source).iter_batches(batch_size=64, columns=stored):

@@ -6,12 +6,16 @@ import dataclasses
 
 import pyarrow as pa
 
-from transforms.statistics import FIGURES, Moments
+from transforms.output.hugging_face import IMAGE
+from transforms.statistics import FIGURES, QUANTILES, Moments
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 _FLOATS = pa.list_(pa.float32())
 _DOUBLES = pa.list_(pa.float64())
 _STRINGS = pa.list_(pa.string())
+
+# The columns that hold a map, and what decoding it needs.
+MAP_COLUMNS = ("map", "map_dtype", "map_scale", "map_offset", "map_height", "map_width")
 
 MAPS = pa.schema(
     [
@@ -34,6 +38,8 @@ MAPS = pa.schema(
         ("bias_term", pa.float32()),
         ("unlocated_term", pa.float32()),
         ("completeness_error", pa.float32()),
+        ("channel_terms", pa.list_(pa.float16())),
+        ("after_term", pa.float32()),
         ("map", pa.binary()),
         ("map_dtype", pa.string()),
         ("map_scale", pa.float64()),
@@ -42,6 +48,36 @@ MAPS = pa.schema(
         ("map_width", pa.int32()),
         ("coarse_map", _FLOATS),
         *((name, pa.float32()) for name in FIGURES),
+        ("image", IMAGE),
+    ]
+)
+
+# The columns of `MAPS` that examples do not have: they are long, and nobody reads them row by row.
+_NOT_IN_EXAMPLES = ("coarse_map", "channel_terms", "image")  # the image comes last
+
+# A unit's maps on the grid of the class statistics, or smaller, for examples. A map is found by `index` and `target`.
+SMALL_MAPS = pa.schema([MAPS.field(name) for name in ("index", "target", *MAP_COLUMNS)])
+
+EXAMPLES = pa.schema(
+    [
+        ("class", pa.int32()),
+        ("class_name", pa.string()),
+        ("kind", pa.string()),
+        ("rank", pa.int32()),
+        ("score", pa.float32()),
+        *(field for field in MAPS if field.name not in _NOT_IN_EXAMPLES),
+        ("similarity", pa.float32()),
+        ("image", IMAGE),
+    ]
+)
+
+CONFUSION = pa.schema(
+    [
+        ("label", pa.int32()),
+        ("label_name", pa.string()),
+        ("predicted", pa.int32()),
+        ("predicted_name", pa.string()),
+        ("images", pa.int64()),
     ]
 )
 
@@ -65,6 +101,8 @@ PARTIALS = pa.schema(
         ("class", pa.int32()),
         ("labelled", pa.int64()),
         ("correct", pa.int64()),
+        ("predicted_classes", pa.list_(pa.int32())),
+        ("predicted_images", pa.list_(pa.int64())),
         *(
             (f"{name}_{field}", pa.int64() if field == "count" else _DOUBLES)
             for name in MOMENTS
@@ -94,7 +132,7 @@ CLASSES = pa.schema(
         ("std_map", _FLOATS),
         ("contrast_map", _FLOATS),
         ("wrong_map", _FLOATS),
-        *((f"{name}_{what}", pa.float64()) for name in FIGURES for what in ("mean", "std", "p05", "p50", "p95")),
+        *((f"{name}_{what}", pa.float64()) for name in FIGURES for what in ("mean", "std", *QUANTILES)),
         ("similarity", pa.float64()),
         ("border_mass_z", pa.float64()),
         ("corner_mass_z", pa.float64()),

@@ -22,6 +22,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.filesystems import use_options_if_none_are_set
 from transforms.output.files import list_files, match, open_file, read_bytes, replace
+from transforms.output.hugging_face import IMAGE, hugging_face_metadata
 from transforms.output.partials import class_block, statistics_from_table, statistics_table
 from transforms.output.schemas import PARTIALS, SCHEMA_VERSION
 from transforms.statistics import ClassStatistics
@@ -62,7 +63,7 @@ class Output:
         return FileSystems.join(self.path, *names)
 
     def part(self, kind: str, unit: Unit) -> str:
-        """The path of a unit's part; `kind` is `maps`, `errors` or `partials`."""
+        """The path of a unit's part; `kind` is `maps`, `small_maps`, `errors` or `partials`."""
         return self.file(kind, f"{unit.id}.parquet")
 
     def receipt(self, unit: Unit) -> str:
@@ -75,9 +76,14 @@ class Output:
 
     def create(self) -> None:
         """Makes the folders. Existing folders are kept."""
-        for name in ("receipts", "maps", "partials", "errors", "tmp"):
+        for name in ("receipts", "maps", "small_maps", "partials", "errors", "tmp"):
             with contextlib.suppress(BeamIOError, OSError):  # it exists already, or the store has no folders
                 FileSystems.mkdirs(self.file(name))
+
+    def create_temporary(self) -> None:
+        """Makes the folder of temporary files, for a few files beside or in another run's output."""
+        with contextlib.suppress(BeamIOError, OSError):  # it exists already, or the store has no folders
+            FileSystems.mkdirs(self.file("tmp"))
 
     def temporary(self, name: str) -> str:
         """The path of a temporary file of this run. `clear_temporary` deletes it at the end of the run."""
@@ -164,9 +170,10 @@ class Output:
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """The schema with the metadata that every Parquet file carries."""
-        return schema.with_metadata(
-            {"fullgrad.schema_version": SCHEMA_VERSION, "fullgrad.fingerprint": self.fingerprint}
-        )
+        metadata = {"fullgrad.schema_version": SCHEMA_VERSION, "fullgrad.fingerprint": self.fingerprint}
+        if IMAGE in schema.types:
+            metadata["huggingface"] = hugging_face_metadata(schema)
+        return schema.with_metadata(metadata)
 
     def write_table(self, path: str, table: pa.Table) -> None:
         """Writes a Parquet file, complete or not at all."""
@@ -174,8 +181,8 @@ class Output:
             pq.write_table(table.cast(self.schema(table.schema)), sink, compression="zstd")
 
     @contextlib.contextmanager
-    def writing_rows(self, path: str, schema: pa.Schema) -> Iterator[RowWriter]:
-        """Like `writing`, for a Parquet file whose rows come in batches."""
+    def writing_rows(self, path: str, schema: pa.Schema, row_group_bytes: int | None = None) -> Iterator[RowWriter]:
+        """Like `writing`, for a Parquet file whose rows come in batches, with row groups of about `row_group_bytes`."""
         # Dictionaries help only columns with repeated values. For maps and floating-point numbers they would be a
         # waste.
         types = pa.types
@@ -184,7 +191,7 @@ class Output:
             self.writing(path) as sink,
             pq.ParquetWriter(sink, self.schema(schema), compression="zstd", use_dictionary=repeating) as writer,
         ):
-            rows = RowWriter(writer)
+            rows = RowWriter(writer, row_group_bytes or _ROW_GROUP_BYTES)
             yield rows
             rows.flush()
 
@@ -231,8 +238,9 @@ class Output:
 class RowWriter:
     """Collects batches of rows into row groups. `rows` is the number of rows so far."""
 
-    def __init__(self, writer: pq.ParquetWriter):
+    def __init__(self, writer: pq.ParquetWriter, row_group_bytes: int):
         self._writer = writer
+        self._row_group_bytes = row_group_bytes
         self._batches: list[pa.RecordBatch] = []
         self._bytes = 0
         self.rows = 0
@@ -242,7 +250,7 @@ class RowWriter:
         self.rows += batch.num_rows
         self._batches.append(batch)
         self._bytes += batch.nbytes
-        if self._bytes >= _ROW_GROUP_BYTES:
+        if self._bytes >= self._row_group_bytes:
             self.flush()
 
     def flush(self) -> None:

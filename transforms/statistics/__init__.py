@@ -15,22 +15,37 @@ from transforms.statistics.accumulators import (
     merged,
     sample_key,
 )
-from transforms.statistics.classes import SUSPICIOUS, Digest, class_row, cosine, z_score
+from transforms.statistics.candidates import EXAMPLES_OF_KIND, KINDS, SCORES, Candidates, MergeCandidates
+from transforms.statistics.classes import (
+    QUANTILES,
+    SUSPICIOUS,
+    Digest,
+    class_row,
+    confusion_rows,
+    cosine,
+    z_score,
+)
 from transforms.statistics.figures import COARSE, FIGURES, map_figures, resample, unit_mass
 from transforms.statistics.repeats import IdCounts, MergeIdCounts
 
 __all__ = [
     "COARSE",
     "DATASET",
+    "EXAMPLES_OF_KIND",
     "EXTREMES",
     "FIGURES",
+    "KINDS",
+    "QUANTILES",
     "SAMPLE_OF_CLASS",
     "SAMPLE_OF_DATASET",
+    "SCORES",
     "SUSPICIOUS",
+    "Candidates",
     "ClassStatistics",
     "Digest",
     "IdCounts",
     "MapRows",
+    "MergeCandidates",
     "MergeIdCounts",
     "MergeRankings",
     "Moments",
@@ -38,6 +53,7 @@ __all__ = [
     "Ranking",
     "Sample",
     "class_row",
+    "confusion_rows",
     "cosine",
     "map_figures",
     "merged",

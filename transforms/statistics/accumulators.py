@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import heapq
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import apache_beam as beam
@@ -168,6 +169,7 @@ class ClassStatistics:
     Attributes:
       labelled: the number of images whose label is the class; for the dataset, of images with a label.
       correct: how many of them are predicted correctly.
+      predictions: how many of them are predicted as each class; empty for the dataset.
       logit, probability: of the target, over all rows.
       map, coarse: of unit-mass maps, [grid, grid] and [COARSE, COARSE], over the rows whose map has mass.
       wrong: of unit-mass maps [grid, grid], over the rows whose label is known and is another class.
@@ -179,6 +181,7 @@ class ClassStatistics:
 
     labelled: int
     correct: int
+    predictions: Counter[int]
     logit: Moments
     probability: Moments
     map: Moments
@@ -199,6 +202,7 @@ class ClassStatistics:
         return cls(
             labelled=0,
             correct=0,
+            predictions=Counter(),
             logit=moments(),
             probability=moments(),
             map=moments(grid, grid),
@@ -213,6 +217,7 @@ class ClassStatistics:
     def merge(self, other: ClassStatistics) -> None:
         self.labelled += other.labelled
         self.correct += other.correct
+        self.predictions.update(other.predictions)
         for name in ("logit", "probability", "map", "coarse", "wrong", "figures", "sample", "by_logit"):
             getattr(self, name).merge(getattr(other, name))
         self.largest_error = max(self.largest_error, other.largest_error)
@@ -303,13 +308,16 @@ class PartialStatistics:
             scores = np.where(np.isnan(rows.logits), rows.probabilities, rows.logits)[chosen]
             statistics.by_logit.merge(Ranking.of(scores, rows.image_ids[chosen].tolist()))
         labelled = rows.first & (rows.labels >= 0)
-        labels, correct = rows.labels[labelled], rows.labels[labelled] == rows.predicted[labelled]
+        labels, predicted = rows.labels[labelled], rows.predicted[labelled]
+        correct = labels == predicted
         if len(labels):
             for class_index in (DATASET, *np.unique(labels).tolist()):
                 own = slice(None) if class_index == DATASET else labels == class_index
                 statistics = self._of(class_index)
                 statistics.labelled += len(labels[own])
                 statistics.correct += int(correct[own].sum())
+                if class_index != DATASET:
+                    statistics.predictions.update(predicted[own].tolist())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 from transforms.statistics.accumulators import DATASET, ClassStatistics, Ranking
 from transforms.statistics.figures import FIGURES
 
-_QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
+QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 
 # The figures that reveal shortcuts: the object is seldom in a corner or along the border.
 SUSPICIOUS = ("border_mass", "corner_mass")
@@ -83,6 +83,27 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return flat @ other / (np.linalg.norm(flat, axis=1) * np.linalg.norm(other))
 
 
+def confusion_rows(
+    class_index: int, statistics: ClassStatistics, class_names: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    """The rows of `output.CONFUSION` about the images whose label is a class, one for each class that they are
+    predicted as."""
+
+    def name(index: int) -> str | None:
+        return class_names[index] if class_names else None
+
+    return [
+        {
+            "label": class_index,
+            "label_name": name(class_index),
+            "predicted": predicted,
+            "predicted_name": name(predicted),
+            "images": statistics.predictions[predicted],
+        }
+        for predicted in sorted(statistics.predictions)
+    ]
+
+
 def class_row(
     class_index: int,
     statistics: ClassStatistics,
@@ -122,7 +143,7 @@ def class_row(
     row.update(_figure_columns(statistics))
     errors = _completeness_errors(statistics)
     for name in ("p50", "p95"):
-        row[f"completeness_error_{name}"] = float(np.quantile(errors, _QUANTILES[name])) if len(errors) else None
+        row[f"completeness_error_{name}"] = float(np.quantile(errors, QUANTILES[name])) if len(errors) else None
     row["completeness_error_max"] = statistics.largest_error if len(errors) else None
     return row
 
@@ -141,6 +162,6 @@ def _figure_columns(statistics: ClassStatistics) -> dict[str, float | None]:
     for i, name in enumerate(FIGURES):
         columns[f"{name}_mean"] = float(statistics.figures.mean[i]) if statistics.figures.count else None
         columns[f"{name}_std"] = float(std[i]) if statistics.figures.count else None
-        for what, q in _QUANTILES.items():
+        for what, q in QUANTILES.items():
             columns[f"{name}_{what}"] = float(np.quantile(rows[:, i], q)) if len(rows) else None
     return columns

@@ -105,6 +105,7 @@ def test_a_file_that_is_no_configuration_is_refused_with_its_place(refusal, text
         ("output.map_size=true", "or one whole number for both, not true"),
         ("output.map_dtype=null", "must be float16, float32, uint8 or none, not null"),
         ("output.grid=3", "`output.grid` must be a whole number from 4 to 512, not 3"),
+        ("output.images=7", "`output.images` must be a whole number from 8 up, or null, not 7"),
         ("errors.max_fraction=2", "`errors.max_fraction` must be a number from 0 to 1, not 2"),
         ("runner.name=flink", "did you mean FlinkRunner?"),
         ("runner.options.x={a: 1}", "`runner.options.x` must be text, a number, true, false or a list of these"),

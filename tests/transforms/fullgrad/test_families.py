@@ -16,7 +16,7 @@ TOLERANCE = 1e-5
 def test_the_decomposition_is_complete(name: str) -> None:
     keras.utils.clear_session()
     model, images = family(name, FAMILIES[name], count=4)
-    explanation = full_gradients(expose(model), images, maps="signed", jit=False)
+    explanation = full_gradients(expose(model), images, maps="signed", channels="auto", jit=False)
     assert explanation.completeness_error.max() <= TOLERANCE
 
     layers, terms = np.array(explanation.layers), explanation.layer_terms
@@ -34,6 +34,11 @@ def test_the_decomposition_is_complete(name: str) -> None:
         assert above.min() > 0, f"{layer} saturates above, in every image"
 
     np.testing.assert_allclose(explanation.maps.sum(axis=(1, 2)) + explanation.unlocated_term, f, rtol=1e-4, atol=1e-4)
+
+    channels = explanation.channel_terms
+    assert channels.shape[1] > 0, "every family has a last layer with places"
+    error = np.abs(channels.sum(axis=1) + explanation.after_term - f)
+    assert (error / (np.abs(channels).sum(axis=1) + np.abs(explanation.after_term))).max() <= TOLERANCE
 
 
 def _saturated(model: keras.Model, images: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:

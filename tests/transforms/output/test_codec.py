@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from transforms.output import MAP_DTYPES, decode_map, encode_maps
+from transforms.output import MAP_DTYPES, decode_map, encode_maps, round_keeping_sums
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -112,3 +112,35 @@ def test_bytes_are_row_major_and_little_endian(map_dtype: str, size: int) -> Non
     assert len(data) == 12 * size
     stored = np.frombuffer(data, {4: "<f4", 2: "<f2", 1: "u1"}[size]).reshape(4, 3)
     np.testing.assert_allclose(stored * encoded.scale[0] + encoded.offset[0], maps[0], atol=0.025)
+
+
+@given(
+    terms=arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(0, 3), st.integers(1, 40)),
+        elements=st.floats(-60_000, 60_000, width=32).filter(lambda term: term == 0 or abs(term) > 1e-4),
+    )
+)
+def test_terms_rounded_to_float16_stay_near_and_keep_their_sum(terms: np.ndarray) -> None:
+    rounded = round_keeping_sums(terms)
+    assert rounded.dtype == np.float16
+    exact = terms.astype(np.float64)
+    # An own rounding is half a unit in the last place; the carried error is at most half a unit of a larger term.
+    largest = np.abs(exact).max(axis=1, initial=0)
+    assert (np.abs(rounded - exact) <= (np.abs(exact) + largest[:, None]) * 2.0**-10 + 2.0**-24).all()
+    smallest = np.abs(exact).min(axis=1, initial=np.inf)
+    difference = np.abs(rounded.sum(axis=1, dtype=np.float64) - exact.sum(axis=1))
+    assert (difference <= (smallest + largest * 2.0**-10) * 2.0**-10 + 2.0**-24).all()
+
+
+def test_a_thousand_terms_keep_their_sum_a_hundred_times_as_well_as_by_rounding_each() -> None:
+    terms = np.random.default_rng(0).gamma(0.3, size=(50, 1000)).astype(np.float32)
+    exact = terms.sum(axis=1, dtype=np.float64)
+    error = np.abs(round_keeping_sums(terms).sum(axis=1, dtype=np.float64) - exact)
+    plain = np.abs(terms.astype(np.float16).sum(axis=1, dtype=np.float64) - exact)
+    assert error.max() < 1e-6 * exact.min()
+    assert np.median(error) * 100 < np.median(plain)
+
+
+def test_a_term_beyond_float16_is_infinite() -> None:
+    assert np.isinf(round_keeping_sums(np.asarray([[70_000.0, 1.0]], np.float32))[0, 0])

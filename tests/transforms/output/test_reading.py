@@ -107,5 +107,5 @@ def test_pyarrow_alone_reads_the_list_columns_and_who_wrote_them(tmp_path: pathl
     assert np.stack(classes["mean_map"].to_numpy()).shape == (2, 16)
     assert classes["wrong_map"].to_pylist() == [None, None]
     for metadata in (table.schema.metadata, classes.schema.metadata):
-        assert metadata[b"fullgrad.schema_version"] == b"2"
+        assert metadata[b"fullgrad.schema_version"] == b"3"
         assert metadata[b"fullgrad.fingerprint"] == b"0123456789abcdef"

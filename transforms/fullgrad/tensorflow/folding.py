@@ -18,7 +18,12 @@ from transforms.fullgrad.terms import Part, Run, Values
 
 
 def fold(
-    program: Program, rules: tuple[Rule, ...], places: Mapping[Value, Place], *, activations: bool
+    program: Program,
+    rules: tuple[Rule, ...],
+    places: Mapping[Value, Place],
+    *,
+    activations: bool,
+    kept: Value | None = None,
 ) -> tuple[Rule, ...]:
     """New rules for every convolution whose output only a BatchNorm takes, and for that BatchNorm.
 
@@ -28,9 +33,10 @@ def fold(
     With `activations`, a ReLU6 or SiLU that alone takes the BatchNorm's output gets a new rule too. The terms of all
     three are then condensed on the way back through the activation, and nothing else reads the gradient before it.
 
-    The weights are those that the model has now.
+    A value that is `kept` stays as the model computes it, with the terms of the steps before it added before it. The
+    weights are those that the model has now.
     """
-    consumers = program.consumers()
+    consumers = {value: steps for value, steps in program.consumers().items() if value is not kept}
     folded = dict(zip(program.steps, rules, strict=True))
     for step in program.steps:
         norm = _only_consumer(step, program, consumers)
