@@ -84,7 +84,8 @@ def _separation(measured: Sequence[Measured], scores: Sequence[Scores]) -> list[
         planted = np.asarray([v.score for v in own if v.used])
         within.append((auroc(planted, np.asarray([v.score for v in own if v.kind is None])), len(planted)))
     known = [(value, count) for value, count in within if not math.isnan(value)]
-    cells.append(_shown(float(np.average(*np.asarray(known).T)) if known else math.nan))
+    values, counts = np.asarray(known or [(math.nan, 1)]).T
+    cells.append(_shown(float(np.average(values, weights=counts))))
     return cells
 
 
@@ -151,8 +152,10 @@ def main() -> None:
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path.home() / ".cache" / "fullgrad-shortcuts")
     parser.add_argument("--cached", action="store_true", help="train nothing; count what the cache holds")
     parser.add_argument("--backbone", metavar="FILE.tgz", help="npm's nsfwjs, packed: MobileNetV2's weights")
-    parser.add_argument("--map", default="positive part, in logits", choices=list(MAPS), help="the map shown in detail")
-    parser.add_argument("--statistic", default="effect", choices=list(STATISTICS), help="the statistic shown in detail")
+    parser.add_argument("--map", default="positive part", choices=list(MAPS), help="shown in detail")
+    parser.add_argument(
+        "--statistic", default="gap, both", choices=list(STATISTICS), help="the statistic shown in detail"
+    )
     parser.add_argument("--csv", metavar="FILE", help="also write the tables to this file")
     arguments = parser.parse_args()
     chosen = cases(arguments.quick)

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.shortcuts.evidence import Evidence
 from transforms.statistics import Moments, map_figures
-from transforms.statistics.effects import LEAST_IMAGES, effects
+from transforms.statistics.effects import LEAST_IMAGES, Effects, effects
 
 _TINY = 1e-30
 
@@ -21,15 +21,14 @@ def unit(maps: np.ndarray) -> np.ndarray:
 
 # Each kind of map: coarse maps [N, 14, 14]. Index 0 is the logit's.
 MAPS: dict[str, Callable[[Evidence], np.ndarray]] = {
-    "reference": lambda e: unit(e.reference[0].sum(axis=0)),
-    "reference, ≥ 24²": lambda e: unit(e.reference[0][:3].sum(axis=0)),
-    "signed": lambda e: e.signed[0].sum(axis=0) / (e.magnitude[0].sum(axis=(1, 2))[:, None, None] + _TINY),
-    "signed, in logits": lambda e: e.signed[0].sum(axis=0),
-    "positive part": lambda e: unit(e.positive[0]),
-    "positive part, in logits": lambda e: e.positive[0],
-    "positive part, ≥ 24²": lambda e: unit(e.positive_fine[0]),
-    "magnitude of signed": lambda e: unit(e.magnitude[0]),
-    "gradient × input": lambda e: e.input_signed[0] / (e.magnitude[0].sum(axis=(1, 2))[:, None, None] + _TINY),
+    "reference": lambda e: e.reference[0].sum(axis=0),
+    "reference, ≥ 24²": lambda e: e.reference[0][:3].sum(axis=0),
+    "signed": lambda e: e.signed[0].sum(axis=0),
+    "signed, ≥ 24²": lambda e: e.signed[0][:3].sum(axis=0),
+    "positive part": lambda e: e.positive[0],
+    "positive part, ≥ 24²": lambda e: e.positive_fine[0],
+    "magnitude of signed": lambda e: e.magnitude[0],
+    "gradient × input": lambda e: e.input_signed[0],
 }
 
 
@@ -55,25 +54,24 @@ def _of_cells(cells: np.ndarray, classes: np.ndarray, count: int) -> Scores:
     return Scores(values, peaks)
 
 
-def _moments(maps: np.ndarray, targets: np.ndarray, count: int) -> dict[int, Moments]:
-    return {k: Moments.of(maps[targets == k]) for k in range(count)}
+def _effects(maps: np.ndarray, targets: np.ndarray, count: int, *, amount: bool, share: bool) -> list[Effects]:
+    kinds = [unit(maps)] * share + [maps] * amount
+    return [effects({k: Moments.of(kind[targets == k]) for k in range(count)}) for kind in kinds]
 
 
-def mean_effect(maps: np.ndarray, targets: np.ndarray, count: int) -> Scores:
-    """The mean's difference to the other classes' mean, in their standard deviations within a class."""
-    found = effects(_moments(maps, targets, count))
-    return _of_cells(found.effect, found.classes, count)
+def _least(name: str, *, amount: bool = False, share: bool = False) -> Callable[[np.ndarray, np.ndarray, int], Scores]:
+    """The effect or the gap of maps in their own unit, of unit mass, or the smaller one of both, cell by cell."""
 
+    def score(maps: np.ndarray, targets: np.ndarray, count: int) -> Scores:
+        found = _effects(maps, targets, count, amount=amount, share=share)
+        return _of_cells(np.min([getattr(each, name) for each in found], axis=0), found[0].classes, count)
 
-def gap(maps: np.ndarray, targets: np.ndarray, count: int) -> Scores:
-    """The same, to the class that comes second in the cell."""
-    found = effects(_moments(maps, targets, count))
-    return _of_cells(found.gap, found.classes, count)
+    return score
 
 
 def natural(maps: np.ndarray, targets: np.ndarray, count: int) -> Scores:
     """The mean's difference in standard deviations of the other classes' means, moderated over cells."""
-    found = effects(_moments(maps, targets, count))
+    [found] = _effects(maps, targets, count, amount=False, share=True)
     k = len(found.classes)
     cells = np.zeros_like(found.means)
     for i in range(k):
@@ -93,15 +91,6 @@ def exceeding(maps: np.ndarray, targets: np.ndarray, count: int) -> Scores:
     return _of_cells(np.stack(cells), classes, count)
 
 
-def upper_tail(maps: np.ndarray, targets: np.ndarray, count: int) -> Scores:
-    """The 95th percentile's difference to the largest one of the other classes, in their standard deviations."""
-    found = effects(_moments(maps, targets, count))
-    tails = np.stack([np.quantile(maps[targets == k], 0.95, axis=0) for k in found.classes])
-    scale = np.sqrt(np.mean([maps[targets == k].var(axis=0) for k in found.classes], axis=0)) + _TINY
-    others = np.stack([np.delete(tails, i, axis=0).max(axis=0) for i in range(len(tails))])
-    return _of_cells((tails - others) / scale, found.classes, count)
-
-
 def today(maps: np.ndarray, targets: np.ndarray, count: int) -> Scores:
     """The z-score of border or corner mass, the larger one: what the pipeline reported until version 0.1."""
     figures = map_figures(np.ascontiguousarray(maps, np.float32))[:, 8:10]
@@ -116,11 +105,14 @@ def today(maps: np.ndarray, targets: np.ndarray, count: int) -> Scores:
 
 
 STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray, int], Scores]] = {
-    "effect": mean_effect,
-    "gap": gap,
-    "natural": natural,
-    "exceeding": exceeding,
-    "upper tail": upper_tail,
+    "effect, share": _least("effect", share=True),
+    "effect, amount": _least("effect", amount=True),
+    "effect, both": _least("effect", amount=True, share=True),
+    "gap, share": _least("gap", share=True),
+    "gap, amount": _least("gap", amount=True),
+    "gap, both": _least("gap", amount=True, share=True),
+    "natural, share": natural,
+    "exceeding, share": lambda maps, targets, count: exceeding(unit(maps), targets, count),
     "border, corner z": today,
 }
 

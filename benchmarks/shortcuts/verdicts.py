@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 
 from benchmarks.shortcuts.measuring import Measured
-from benchmarks.shortcuts.scores import Scores
+from benchmarks.shortcuts.scores import Scores, unit
 from transforms.statistics import COARSE, Moments
-from transforms.statistics.standouts import standouts
+from transforms.statistics.standout import standouts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ def verdicts(measured: Measured, scores: Scores | None = None, flags: np.ndarray
 def _of_flags(maps: np.ndarray, measured: Measured) -> Scores:
     predicted, classes = measured.evidence.predicted, measured.case.classes
     values, peaks = np.zeros(classes), np.full((classes, 2), -1)
-    for each in standouts({k: Moments.of(maps[predicted == k]) for k in range(classes)}):
+    by_class = [{k: Moments.of(each[predicted == k]) for k in range(classes)} for each in (unit(maps), maps)]
+    for each in standouts(*by_class):
         values[each.class_index] = each.effect
         peaks[each.class_index] = int(each.y * COARSE), int(each.x * COARSE)
     return Scores(values, peaks)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from transforms.statistics import Moments
-from transforms.statistics.standouts import place_of, standouts
+from transforms.statistics.standout import Standout, place_of
+from transforms.statistics.standout import standouts as standouts_of_both
 
 CELLS = 14
 
@@ -15,6 +16,11 @@ def maps(generator: np.random.Generator, count: int, marked: tuple[slice, slice]
         drawn *= 0.9
         drawn[:, *marked] += 0.1 / drawn[0, *marked].size
     return drawn
+
+
+def standouts(moments: dict[int, Moments], **least: float) -> list[Standout]:
+    """Those of classes that differ in their shares alone, because each map has the same evidence in all."""
+    return standouts_of_both(moments, moments, **least)
 
 
 def moments(*groups: np.ndarray) -> dict[int, Moments]:
@@ -77,7 +83,24 @@ def test_places_in_words() -> None:
     cells = np.zeros((CELLS, CELLS), bool)
     cells[0], cells[-1], cells[:, 0], cells[:, -1] = True, True, True, True
     assert place_of(cells) == "along the border"
-    assert place_of(np.ones_like(cells)) == "most of the image"
+    assert place_of(np.ones_like(cells)) == "over most of the image"
     bottom = np.zeros_like(cells)
     bottom[12, 2:12] = True
     assert place_of(bottom) == "bottom"
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_more_evidence_everywhere_is_no_place(factor: float) -> None:
+    generator = np.random.default_rng(5)
+    groups = [maps(generator, 100) for _ in range(4)]
+    amounts = [group * (factor if k == 2 else 1) for k, group in enumerate(groups)]
+    assert standouts_of_both(moments(*groups), moments(*amounts)) == []
+
+
+def test_a_larger_share_of_less_evidence_does_not_stand_out() -> None:
+    generator = np.random.default_rng(6)
+    groups = [maps(generator, 100, (slice(0, 2), slice(0, 2)) if k == 2 else None) for k in range(4)]
+    amounts = [group * (0.1 if k == 2 else 1) for k, group in enumerate(groups)]
+    assert standouts_of_both(moments(*groups), moments(*amounts)) == []
+    [found] = standouts_of_both(moments(*groups), moments(*groups))
+    assert (found.class_index, found.place) == (2, "top left")
