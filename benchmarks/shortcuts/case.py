@@ -10,6 +10,8 @@ import numpy as np
 
 from benchmarks.shortcuts.plants import Plant
 
+TEST = 1  # the split of the images that are explained
+
 # A shortcut is used if it turns this share of other classes' clean images, beyond those that turn without it.
 USED_FLIPS = 0.1
 
@@ -53,3 +55,17 @@ class Truth:
 
     def used_by(self, target: int) -> bool:
         return bool(self.flips[target] - self.before[target] >= USED_FLIPS)
+
+
+def drawn_carriers(case: Case, labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Which images [N] carry which shortcuts [P]: bool [N, P]."""
+    carries = np.zeros((len(labels), len(case.plants)), bool)
+    for p, plant in enumerate(case.plants):
+        able = np.flatnonzero(labels == plant.target) if plant.target >= 0 else np.arange(len(labels))
+        carries[generator.permutation(able)[: round(plant.share * len(able))], p] = True
+    return carries
+
+
+def carriers(case: Case, labels: np.ndarray) -> np.ndarray:
+    """Which of the test images [N] carry which shortcuts [P]: bool [N, P]."""
+    return drawn_carriers(case, labels, np.random.default_rng((case.seed, TEST, 99)))

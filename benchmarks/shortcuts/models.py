@@ -15,7 +15,7 @@ from keras import layers
 from PIL import Image
 
 from benchmarks.shortcuts.backbone import load_weights
-from benchmarks.shortcuts.case import Case, Truth
+from benchmarks.shortcuts.case import Case, Truth, drawn_carriers
 from benchmarks.shortcuts.drawing import SIDE, Picture, draw
 
 TRAIN, TEST, CLEAN = 0, 1, 2  # splits
@@ -53,10 +53,7 @@ def dataset(case: Case, split: int) -> Data:
     count = case.train if split == TRAIN else case.test
     drawn, labels = pictures(case.classes, split, count, case.seed % _PICTURE_SEEDS)
     generator = np.random.default_rng((case.seed, split, 99))
-    carries = np.zeros((len(drawn), len(case.plants)), bool)
-    for p, plant in enumerate(case.plants):
-        able = np.flatnonzero(labels == plant.target) if plant.target >= 0 else np.arange(len(labels))
-        carries[generator.permutation(able)[: round(plant.share * len(able))], p] = True
+    carries = drawn_carriers(case, labels, generator)
     images = []
     for picture, own in zip(drawn, carries, strict=True):
         for plant, there in zip(case.plants, own, strict=True):
