@@ -3,8 +3,8 @@
     python -m benchmarks.shortcuts.nulls [--draws N] [--cache FOLDER] [--csv FILE]
 
 Each draw makes K classes of 20 to 60 images from one population: normal cells, skewed maps of unit mass whose
-neighbours are alike, or the maps of the cached cases less the mean of their class. Flags need a
-discovery; `standouts` asks for a least effect and a least gap too. More classes take longer, so they get fewer draws: N, N, N/2, N/20 and N/100.
+neighbours are alike, or the maps of the cached cases less the mean of their class. Flags need a discovery; `standouts`
+asks for a least effect and a least gap too. More classes take longer, so they get fewer draws: N, N, N/2, N/20, N/100.
 """
 
 from __future__ import annotations
