@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from pipeline.comparison import add_arguments as add_compare
+from pipeline import comparison, export, show
 from pipeline.config import describe_keys
+from pipeline.init import init_arguments
+from pipeline.reporting import add_report_arguments
 
 _OPTIONS_OF_STORES = (
     "What follows -- are Beam's options for its file systems, for example: -- --s3_endpoint_url=http://localhost:9000"
@@ -32,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     fullgrad.add_argument("--verbose", action="store_true", help="show what Beam and the workers log")
     commands = fullgrad.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    init_arguments(commands)
     run = commands.add_parser(
         "run",
         help="explain a dataset",
@@ -70,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("output", metavar="OUTPUT", help="the run's output.path")
     status.epilog = _OPTIONS_OF_STORES
 
+    add_report_arguments(commands)
+
     inspect = commands.add_parser(
         "inspect",
         help="list what the layers of a model add to the logit",
@@ -98,7 +103,8 @@ def parser() -> argparse.ArgumentParser:
         help="modules that define the file's own layers, with --trust; they are imported, which runs their code",
     )
 
-    add_compare(commands)
+    for command in (show, export, comparison):
+        command.add_arguments(commands)
     for engine in ("Flink 1.20", "Spark 3.5"):
         server = commands.add_parser(
             f"{engine.split()[0].lower()}-job-server",

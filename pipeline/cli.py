@@ -1,4 +1,4 @@
-"""The command line: `fullgrad run`, `demo`, `status`, `inspect`, `flink-job-server`, `spark-job-server`.
+"""The command line: `fullgrad run` and the other commands; `pipeline.arguments` lists them.
 
 Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; 2 the request
 could not be run; 130 interrupted. Every code but 0 comes with one sentence on standard error.
@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 from rich.console import Console
@@ -22,9 +22,17 @@ from rich.table import Table
 
 from pipeline.arguments import parser
 from pipeline.config import Config, ConfigError, load_config
+from pipeline.export import export
+from pipeline.init import init, is_model_file
+from pipeline.reporting import report, report_on_run
+from pipeline.show import show
 from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_summary
 
 # The commands import inside themselves what takes seconds to import: `--help` and a misspelt key need not wait for it.
+
+
+_NEED_TENSORFLOW = ("run", "demo", "init", "inspect")
+_TAKE_BEAM_OPTIONS = ("run", "status", "init", "inspect", "report", "show", "export", "compare")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cut = arguments.index("--")
         arguments, beam_options = arguments[:cut], arguments[cut + 1 :]
     args = parser().parse_args(arguments)
-    if beam_options and args.command not in ("run", "status", "inspect", "compare"):
-        return _refuse("Beam options after -- belong to `fullgrad run`, `status`, `inspect` and `compare`")
+    if beam_options and args.command not in _TAKE_BEAM_OPTIONS:
+        return _refuse(f"Beam options after -- belong to `fullgrad {'`, `'.join(_TAKE_BEAM_OPTIONS)}`")
     if args.command.endswith("-job-server"):  # which needs neither Beam nor TensorFlow
         return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -44,14 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted = _note_interrupts()
     try:
         if not args.verbose:
-            _import_quietly(tensorflow=args.command not in ("status", "compare"))
+            _import_quietly(tensorflow=args.command in _NEED_TENSORFLOW)
         if args.command == "run":
             return _run(args, beam_options)
         if args.command == "demo":
             return _demo(args)
         if problem := _prepare_file_systems(args, beam_options):
             return _refuse(problem)
-        return {"status": _status, "inspect": _inspect, "compare": _compare}[args.command](args)
+        return _COMMANDS[args.command](args)
     except ConfigError as error:
         return _refuse(str(error))
     except BaseException as error:
@@ -130,7 +138,9 @@ def _refuse(sentence: str) -> int:
 
 
 def _run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
-    return run_config(load_config(args.config, args.overrides), beam_options, dry_run=args.dry_run)
+    config = load_config(args.config, args.overrides)
+    code = run_config(config, beam_options, dry_run=args.dry_run)
+    return code if args.dry_run else report_on_run(config, code)
 
 
 def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: bool = False) -> int:
@@ -143,7 +153,11 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
         return _refuse(str(error))
     if plan.fields:
         out.print(plan.fields)
+    if plan.class_names.names is not None:
+        out.print(plan.class_names.sentence())
     out.print(describe_plan(plan))
+    for doubt in plan.doubts:
+        out.print(f"warning: {doubt}", style="yellow")
     try:
         if dry_run:
             check_engine(plan)
@@ -154,7 +168,8 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
         return _refuse(str(error))
     print_summary(summary, config)
     for warning in warnings_of(summary, plan):
-        out.print(f"warning: {warning}", style="yellow")
+        if warning not in plan.doubts:  # which the plan has said
+            out.print(f"warning: {warning}", style="yellow")
     problems = problems_of(summary, plan)
     for problem in problems:
         err.print(f"fullgrad: {problem}", style="red")
@@ -167,9 +182,10 @@ def _demo(args: argparse.Namespace) -> int:
     started = time.monotonic()
     out.print("drawing a dataset and training a small CNN on it …")
     settings, marked = demo.prepare(pathlib.Path(args.output))
-    code = run_config(Config.from_dict(settings))
+    config = Config.from_dict(settings)
+    code = run_config(config)
     out.print(f"the class that was drawn with a mark in its corner: {marked!r} ({time.monotonic() - started:.0f} s)")
-    return code
+    return report_on_run(config, code)
 
 
 def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str]) -> str | None:
@@ -177,11 +193,8 @@ def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str])
     from pipeline.engines.options import UnusableEngine, check_options
     from transforms.filesystems import UnusableFileSystem, check_file_system, use_options
 
-    named = {
-        "status": lambda: {"OUTPUT": args.output},
-        "compare": lambda: {"A": args.output, "B": args.other, "--to": args.to},
-        "inspect": lambda: {"MODEL": args.model, "--weights": args.weights},
-    }[args.command]()
+    words = {"model": "MODEL", "weights": "--weights", "output": "OUTPUT", "other": "B", "to": "--to"}
+    named = {word: getattr(args, name) for name, word in words.items() if name in args}
     try:
         check_options(beam_options, "the options after --")
         use_options(beam_options)
@@ -262,9 +275,16 @@ def _inspect(args: argparse.Namespace) -> int:
     from pipeline.inspection import completeness_on, inspect_exposed
     from transforms.fullgrad.diagnosis import account_for_steps
     from transforms.images import Resize, UndecodableImage, decode_image
-    from transforms.models import ModelSpec, UnusableModel, fingerprint_of, load_once, noise_images
+    from transforms.models import (
+        ModelSpec,
+        UnusableModel,
+        fingerprint_of,
+        load_once,
+        noise_images,
+        preprocessing_layers,
+    )
 
-    is_file = "." in pathlib.PurePath(args.model).name or "/" in args.model or os.path.exists(args.model)
+    is_file = is_model_file(args.model)
     path, application = (args.model, None) if is_file else (None, args.model)
     weights = None if is_file else args.weights or "imagenet"
     custom_objects = tuple(args.custom_objects)
@@ -316,6 +336,10 @@ def _inspect(args: argparse.Namespace) -> int:
             f"{share:.2%}" if layer.adds else "",
         )
     Console(highlight=False, width=None if out.is_terminal else 160).print(table)
+    layers = ", ".join(f"{layer} {layer.does}" for layer in preprocessing_layers(model.exposed))
+    out.print(
+        f"preprocessing inside the model: {layers or 'none found, so model.preprocess.scale must be as in training'}"
+    )
     limit = model.exposed.tolerance
     holds = checked.holds(limit)
     what = ("image" if len(images) == 1 else "images") + ("" if args.images else " of noise")
@@ -332,3 +356,14 @@ def _inspect(args: argparse.Namespace) -> int:
         f"at most {checked.error.max():.1e}: {verdict}"
     )
     return 0 if holds else 1
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "status": _status,
+    "init": init,
+    "inspect": _inspect,
+    "report": report,
+    "show": show,
+    "export": export,
+    "compare": _compare,
+}

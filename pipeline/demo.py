@@ -87,6 +87,7 @@ def demo_config(folder: pathlib.PurePath, output: pathlib.PurePath) -> dict[str,
         },
         "explain": {"targets": "predicted"},
         "output": {"path": output.as_posix(), "map_dtype": "float16"},
+        "report": "on",
     }
 
 

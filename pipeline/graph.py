@@ -16,14 +16,13 @@ from apache_beam.transforms.combiners import ToList
 
 from fullgrad_beam import Checked
 from pipeline.summary import summarize
-from transforms.examples import by_unit, write_block, write_examples, write_unit
+from transforms.examples import WriteExamples
 from transforms.explain import ExplainSettings, ExplainUnits
 from transforms.merging import CANDIDATES, IDS, merge_block, rank_by_similarity
 from transforms.output import CLASSES, CONFUSION, Output, read_table
 from transforms.statistics import (
     Digest,
     IdCounts,
-    MergeCandidates,
     MergeIdCounts,
     MergeRankings,
     Ranking,
@@ -69,17 +68,7 @@ def build(
         | "WrittenRows" >> ToList()
         | "WriteClasses" >> beam.Map(_write_classes, output)
     )
-    _ = (
-        ranked[CANDIDATES]
-        | "ChooseExamples" >> beam.CombinePerKey(MergeCandidates())
-        | "ExamplesByUnit" >> beam.FlatMap(by_unit)
-        | "ExamplesOfUnit" >> beam.GroupByKey()
-        | "UnitExamples" >> beam.FlatMap(write_unit, output, settings.grid)
-        | "ExamplesOfBlock" >> beam.GroupByKey()
-        | "BlockExamples" >> beam.Map(write_block, output)
-        | "WrittenExamples" >> ToList()
-        | "WriteExamples" >> beam.Map(write_examples, output)
-    )
+    _ = ranked[CANDIDATES] | "WriteExamples" >> WriteExamples(output, settings.grid)
     _ = (
         pipeline
         | "Once" >> beam.Create([settings.run])

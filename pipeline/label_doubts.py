@@ -11,6 +11,11 @@ from transforms.unit import LabelCounts, Receipt
 # With fewer labelled images than _FEW there is no warning. With fewer than _ENOUGH, only if all are wrong.
 _FEW = 4
 _ENOUGH = 10
+# Classes with at least so many images show whether the predictions depend on the label at all.
+_MANY = 10
+
+# Part of the sentence that any cause may have, while the others name the cause.
+NO_BETTER = "no better than guessing"
 
 
 def label_doubts(receipts: Iterable[Receipt], digests: Sequence[Digest]) -> list[str]:
@@ -23,9 +28,9 @@ def label_doubts(receipts: Iterable[Receipt], digests: Sequence[Digest]) -> list
     counts = [receipt.labels for receipt in receipts if receipt.labels is not None]
     if not counts:
         return []
-    total, classes = LabelCounts.sum(counts), counts[0].classes
+    total = LabelCounts.sum(counts)
     zeros = sum(digest.labelled for digest in digests if digest.class_index == 0)
-    doubt = _beyond(total, zeros) or _shifted(total, zeros) or _at_chance(total, classes)
+    doubt = _beyond(total, zeros) or _shifted(total, zeros) or _swapped(total) or _at_chance(total, digests)
     return [doubt] if doubt else []
 
 
@@ -58,17 +63,52 @@ def _shifted(total: LabelCounts, zeros: int) -> str | None:
     return None
 
 
-def _at_chance(total: LabelCounts, classes: int) -> str | None:
-    """The accuracy is 0, or at most a standard deviation above that of guessing."""
-    labelled, chance = total.labelled, 1 / classes
-    spread = math.sqrt(labelled * chance * (1 - chance))
-    if labelled < _FEW or total.correct > (labelled * chance + spread if labelled >= _ENOUGH else 0):
+def _swapped(total: LabelCounts) -> str | None:
+    """With two classes, far less than half is correct: the predictions depend on the label, the other way round."""
+    labelled, wrong = total.labelled, total.labelled - total.correct
+    if total.classes != 2 or labelled < _ENOUGH or wrong < labelled / 2 + 3 * math.sqrt(labelled) / 2:
         return None
     return (
-        f"the accuracy, {total.correct / labelled:.1%} on {_images(labelled)} with labels, is no better than guessing "
-        f"among {classes} classes: check that the labels number the classes as the model does and from 0 up, that they "
-        "are the field to read (input.fields.label), and that model.preprocess is as in training"
+        f"the accuracy, {total.correct / labelled:.1%} on {_images(labelled)} with labels, is lower than guessing "
+        "between 2 classes would give: the two classes seem to be swapped, in the labels or in the model"
     )
+
+
+def _at_chance(total: LabelCounts, digests: Sequence[Digest]) -> str | None:
+    """The predictions do not depend on the labels, within one standard deviation."""
+    labelled, classes = total.labelled, total.classes
+    if labelled < _FEW or not (_few_correct(total) or _recall_at_chance(digests, labelled)):
+        return None
+    return (
+        f"the accuracy, {total.correct / labelled:.1%} on {_images(labelled)} with labels, is {NO_BETTER} among "
+        f"{classes} classes: check that model.preprocess is as in training (`fullgrad init MODEL DATA` tries the usual "
+        "scales and proposes one), that the labels number the classes as the model does and from 0 up, and that they "
+        "are the field to read (input.fields.label)"
+    )
+
+
+def _few_correct(total: LabelCounts) -> bool:
+    """The accuracy is 0, or at most a standard deviation above that of guessing among all classes evenly."""
+    chance = 1 / total.classes
+    spread = math.sqrt(total.labelled * chance * (1 - chance))
+    return total.correct <= (total.labelled * chance + spread if total.labelled >= _ENOUGH else 0)
+
+
+def _recall_at_chance(digests: Sequence[Digest], labelled: int) -> bool:
+    """The mean recall of the labels' classes is at most a standard deviation above one over their number.
+
+    Predictions that do not depend on the label have at most this mean recall, however uneven labels and predictions
+    are: the recall of a class is then the share of the predictions that it has, and shares add up to at most 1. So this
+    also finds a model that calls everything by the most frequent class. It is asked only of classes with many images.
+    """
+    classes = [d for d in digests if d.class_index >= 0 and d.labelled >= _MANY]
+    if len(classes) < 2 or sum(d.labelled for d in classes) < 0.9 * labelled:
+        return False
+    recalls = [d.correct / d.labelled for d in classes]
+    # As if each class had one more image, half of it correct: so a recall of 0 or 1 is not taken for exact.
+    smoothed = [(d.correct + 0.5) / (d.labelled + 1) for d in classes]
+    variance = sum(q * (1 - q) / d.labelled for q, d in zip(smoothed, classes, strict=True))
+    return sum(recalls) <= 1 + math.sqrt(variance)
 
 
 def _images(count: int, one: str = "", several: str = "") -> str:

@@ -16,6 +16,7 @@ from pipeline.identity import identity_of
 from pipeline.inspection import inspect_exposed
 from pipeline.preparation import CannotRun, Plan
 from pipeline.summary import Summary
+from pipeline.verdict import with_doubts
 from transforms.filesystems import SECRETS, STORE_ERRORS
 from transforms.fullgrad import channel_layer
 from transforms.methods import METHODS
@@ -69,7 +70,11 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
             "command goes on with what is missing"
         ) from error
     output.clear_temporary()
-    return read_summary(output)
+    summary = read_summary(output)
+    doubted = with_doubts(plan, summary)
+    if doubted != summary:
+        output.write_json(output.file("summary.json"), doubted.to_json())
+    return doubted
 
 
 def read_summary(output: Output) -> Summary:
@@ -102,6 +107,7 @@ def _run_json(plan: Plan) -> dict[str, Any]:
             "left_out": plan.left_out,
             "fields": plan.fields,
         },
+        "class_names": plan.class_names.to_dict(),
         "versions": {
             "python": platform.python_version(),
             **{

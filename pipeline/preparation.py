@@ -8,16 +8,18 @@ import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from pipeline.class_names import ClassNames, class_names_of, earlier_names
 from pipeline.config import Config
 from pipeline.engines.options import beam_flags
 from pipeline.fields import find_fields
 from pipeline.identity import check_output, fingerprint_of_identity, identity_of
 from pipeline.plan import plan_units
+from pipeline.scale_doubts import scale_doubts
 from pipeline.settings import field_names, model_spec, worker_settings
 from transforms.explain import ExplainSettings
 from transforms.filesystems import STORE_ERRORS, check_file_system, use_options
 from transforms.fullgrad import Agreement
-from transforms.models import LoadedModel, load_once
+from transforms.models import LoadedModel, load_once, with_class_names
 from transforms.output import Output
 from transforms.sources import LeftOut, find_shards, source_for, with_distinct_names
 from transforms.unit import Receipt, Unit
@@ -41,6 +43,9 @@ class Plan:
       beam_flags: options for Beam, as on its command line.
       left_out: in words, what was found beside the images in folders and is not read; empty for nothing.
       fields: one line that says which fields of the shards hold image, id and label; None if no shard shows it.
+      class_names: the names of the classes, and where they come from.
+      doubts: what may not be what was meant, one sentence each: names that the data contradict, a scale of pixels that
+        the model was not trained with.
       startup: when everything was `imported`, the `model` loaded, all `planned`, and the exposed logits `compared` with
         the model's own; seconds since the epoch.
     """
@@ -54,6 +59,8 @@ class Plan:
     beam_flags: tuple[str, ...]
     left_out: str
     fields: str | None
+    class_names: ClassNames
+    doubts: tuple[str, ...]
     startup: Mapping[str, float]
 
     @property
@@ -117,6 +124,10 @@ def _prepare(config: Config, beam_options: Sequence[str]) -> Plan:
     identity = identity_of(config, spec)
     output = Output(config.output.path, fingerprint_of_identity(identity), run, flags)
     check_output(output, identity)
+    named = class_names_of(config.model.class_names, source, shards, model, earlier_names(output))
+    if named.names is not None and named.names != spec.class_names:
+        spec = with_class_names(spec, named.names)
+        model = load_once(spec)
     receipts = output.read_receipts()
     units = plan_units(
         with_distinct_names(shards, [receipt.unit.shard for receipt in receipts]),
@@ -125,12 +136,13 @@ def _prepare(config: Config, beam_options: Sequence[str]) -> Plan:
         images_per_unit=None if config.input.images_per_unit == "auto" else config.input.images_per_unit,
         limit=config.input.limit,
     )
+    doubts = (*named.warnings, *scale_doubts(source, shards, model))
     counts = [unit.records for unit in units if unit.records is not None]
     settings = worker_settings(config, run=run, spec=spec, output=output, unit_images=max(counts, default=None))
     startup["planned"] = time.time()
     agreed = agreement.result()
     startup["compared"] = time.time()
-    return Plan(config, settings, receipts, units, model, agreed, flags, str(left_out), found, startup)
+    return Plan(config, settings, receipts, units, model, agreed, flags, str(left_out), found, named, doubts, startup)
 
 
 def _check_file_systems(config: Config) -> None:

@@ -53,7 +53,7 @@ def print_summary(summary: Summary, config: Config) -> None:
         out.print(f"{summary.repeated_ids:,} images share their image_id with another; shard and index tell them apart")
     for notable in summary.notable:
         out.print(f"worth a look: {notable.sentence()}", style="bold")
-    out.print(f"written to {config.output.path}: maps/*.parquet, classes.parquet, summary.json")
+    out.print(f"written to {config.output.path}: maps/*.parquet, classes.parquet, examples.parquet, summary.json")
 
 
 class ProgressBar:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from pipeline.label_doubts import NO_BETTER
 from pipeline.preparation import Plan
+from pipeline.scale_doubts import better_scale
 from pipeline.summary import Summary
 
 
@@ -25,6 +29,17 @@ def problems_of(summary: Summary, plan: Plan) -> list[str]:
             f"more than {tolerance:g}; `fullgrad inspect` says which layers are to blame"
         )
     return problems
+
+
+def with_doubts(plan: Plan, summary: Summary) -> Summary:
+    """The summary with the plan's doubts, and with a scale of pixels that gives far more correct predictions.
+
+    A doubt takes the place of the warning that the accuracy is no better than guessing, because it is the cause.
+    """
+    found = better_scale(plan, summary)
+    doubts = [*plan.doubts, *([found] if found else [])]
+    others = [each for each in summary.warnings if each not in doubts and not (doubts and NO_BETTER in each)]
+    return dataclasses.replace(summary, warnings=[*doubts, *others])
 
 
 def warnings_of(summary: Summary, plan: Plan) -> list[str]:

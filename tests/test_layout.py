@@ -44,17 +44,19 @@ ROOMS = {
     "images": Room("transforms.images"),
     "models": Room("transforms.models transforms.model", "basics images fullgrad"),
     "statistics": Room("transforms.statistics"),
-    "output": Room("transforms.output transforms.parts", "basics statistics"),
+    "pictures": Room("transforms.pictures"),
+    "output": Room("transforms.output transforms.parts", "basics sources images statistics"),
     "explaining": Room(
         "transforms transforms.explain transforms.explainer transforms.inference transforms.results transforms.merging "
         "transforms.examples",
-        "basics fullgrad sources images models statistics output",
+        "basics fullgrad sources images models statistics pictures output",
     ),
     "config": Room("pipeline.config", "basics"),
     "engines": Room("pipeline.engines", "config"),
+    "report": Room("pipeline.report", "basics statistics output"),
     "pipeline": Room(
         "pipeline",
-        "basics fullgrad sources images models statistics output explaining config engines",
+        "basics fullgrad sources images models statistics pictures output explaining config engines report",
     ),
 }
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ImageExplanation,
         ImageFailure,
     )
+    from transforms.pictures import visualize
 
 __all__ = [
     "Affine",
@@ -35,9 +36,10 @@ __all__ = [
     "ImageExplanation",
     "ImageFailure",
     "Resize",
+    "visualize",
 ]
 
-_MODULES = {"Affine": "images", "Resize": "images"}
+_MODULES = {"Affine": "images", "Resize": "images", "visualize": "pictures"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Writes the rows of `examples.parquet`: unit by unit, then block by block of classes, then as one file.
+"""Chooses examples and writes `examples.parquet`: unit by unit, then block by block of classes, then as one file.
 
 Rows travel through files, not through the runner. It gets only their places: `Candidates`, `Chosen` and `Written`.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from apache_beam.transforms.combiners import ToList
 
 from transforms.output import (
     EXAMPLES,
@@ -23,7 +25,7 @@ from transforms.output import (
     encode_maps,
     open_file,
 )
-from transforms.statistics import KINDS, Candidates, resample
+from transforms.statistics import KINDS, Candidates, MergeCandidates, resample
 from transforms.unit import Unit
 
 # So many examples of a unit are read and written at once. Only a very large unit has more.
@@ -35,6 +37,35 @@ _ROW_GROUP_BYTES = 4 << 20
 
 # The columns of examples that are read from `maps`.
 _STORED = [name for name in EXAMPLES.names if name in MAPS.names and name not in MAP_COLUMNS]
+
+
+class WriteExamples(beam.PTransform):
+    """Writes `examples.parquet`.
+
+    It takes (block of classes, `Candidates`) of all units, several of a block for each unit or none.
+
+    Args:
+      output: the output folder, with the units' maps and small maps.
+      grid: the side of the maps of examples.
+    """
+
+    def __init__(self, output: Output, grid: int):
+        super().__init__()
+        self._output = output
+        self._grid = grid
+
+    def expand(self, candidates: beam.PCollection) -> beam.PCollection:
+        return (
+            candidates
+            | "Choose" >> beam.CombinePerKey(MergeCandidates())
+            | "ByUnit" >> beam.FlatMap(_by_unit)
+            | "OfUnit" >> beam.GroupByKey()
+            | "WriteUnits" >> beam.FlatMap(_write_unit, self._output, self._grid)
+            | "OfBlock" >> beam.GroupByKey()
+            | "WriteBlocks" >> beam.Map(_write_block, self._output)
+            | "WrittenBlocks" >> ToList()
+            | "WriteFile" >> beam.Map(_write_file, self._output)
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,7 +106,7 @@ def by_block(candidates: Candidates) -> Iterator[tuple[int, Candidates]]:
         yield block, candidates.select(blocks == block)
 
 
-def by_unit(element: tuple[int, Candidates]) -> Iterator[tuple[str, Chosen]]:
+def _by_unit(element: tuple[int, Candidates]) -> Iterator[tuple[str, Chosen]]:
     """Splits the chosen examples of a block by their unit. The key is the unit's id."""
     block, candidates = element
     ranks = candidates.ranks()
@@ -84,7 +115,7 @@ def by_unit(element: tuple[int, Candidates]) -> Iterator[tuple[str, Chosen]]:
         yield unit.id, Chosen(unit, block, candidates.rows[own], ranks[own])
 
 
-def write_unit(element: tuple[str, Iterable[Chosen]], output: Output, grid: int) -> Iterator[tuple[int, Written]]:
+def _write_unit(element: tuple[str, Iterable[Chosen]], output: Output, grid: int) -> Iterator[tuple[int, Written]]:
     """Writes the examples that are images of one unit to a temporary file, each block as a record batch.
 
     Yields:
@@ -188,7 +219,7 @@ def _maps_on_grid(small: pa.Table, grid: int) -> dict[str, pa.Array]:
     return {name: pa.array(columns[name], EXAMPLES.field(name).type) for name in MAP_COLUMNS}
 
 
-def write_block(element: tuple[int, Iterable[Written]], output: Output) -> tuple[int, str]:
+def _write_block(element: tuple[int, Iterable[Written]], output: Output) -> tuple[int, str]:
     """Writes the examples of a block of classes to a temporary file, in order, each class as a record batch.
 
     Returns:
@@ -210,7 +241,7 @@ def _read_batch(written: Written) -> pa.Table:
         return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(written.batch)])
 
 
-def write_examples(blocks: Sequence[tuple[int, str]], output: Output) -> None:
+def _write_file(blocks: Sequence[tuple[int, str]], output: Output) -> None:
     """Writes `examples.parquet` from the files of all blocks, in the order of the classes."""
     with output.writing_rows(output.file("examples.parquet"), EXAMPLES, _ROW_GROUP_BYTES) as rows:
         for _, path in sorted(blocks):

@@ -78,10 +78,10 @@ class Classes:
 
     Attributes:
       count: the number of classes.
-      names: their names in the order of the logits; None if there are none.
+      names: their names in the order of the logits, None for a class without a name; None if there are none.
     """
 
-    def __init__(self, count: int, names: Sequence[str] | None = None):
+    def __init__(self, count: int, names: Sequence[str | None] | None = None):
         self.count = count
         self.names = names
         self._places = places_of(names or ())
@@ -149,10 +149,12 @@ class Classes:
         return values.index(largest)
 
 
-def places_of(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def places_of(names: Sequence[str | None]) -> dict[str, tuple[int, ...]]:
     """The class indices of each name. A repeated name, such as ImageNet's `crane`, has several."""
     places: dict[str, tuple[int, ...]] = {}
     for place, name in enumerate(names):
+        if name is None:
+            continue
         places[name] = (*places.get(name, ()), place)
     return places
 

@@ -180,7 +180,8 @@ def _small_maps(sources: Sequence[Decoded], explanation: Explanation, grid: int)
     """One row of `SMALL_MAPS` for each explanation. Maps are reduced to the grid; smaller ones are kept as they are."""
     count, *size = explanation.maps.shape
     height, width = (min(side, grid) for side in size)
-    encoded = encode_maps(resample(explanation.maps, (height, width)), "uint8")
+    small = explanation.maps if size == [height, width] else resample(explanation.maps, (height, width))
+    encoded = encode_maps(small, "uint8")
     columns = {
         "index": [s.record.index for s in sources],
         "target": explanation.targets,

@@ -144,7 +144,7 @@ class Model(Section):
         default=None,
         description="A file with the names of the classes in the order of the logits: one name a line, perhaps "
         "numbered from 0, or a table with a header, or JSON such as Keras' imagenet_class_index.json. null (the "
-        "default) gives no names.",
+        "default) takes the names from the data, if they have any.",
     )
     preprocess: Preprocess = Field(
         default_factory=Preprocess, description="How decoded pixels become the model's input."

@@ -31,6 +31,7 @@ from pipeline.config.values import (
     Index,
     NameOrNull,
     OnOff,
+    OnOrOff,
     Path,
     Paths,
     Positive,
@@ -255,6 +256,10 @@ class Config(Section):
     output: Output = Field(description="The files that are written.")
     errors: Errors = Field(default_factory=Errors, description="The errors that are tolerated.")
     runner: Runner = Field(default_factory=Runner, description="The engine that runs the pipeline.")
+    report: OnOrOff = Field(
+        default="off",
+        description="Whether the run ends with a report, as `fullgrad report` makes it: on or off (the default).",
+    )
 
     @model_validator(mode="before")
     @classmethod

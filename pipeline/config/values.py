@@ -79,6 +79,7 @@ Size = Annotated[
     Values("null, [HEIGHT, WIDTH] or one whole number for both"),
 ]
 OnOff = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switched)]
+OnOrOff = Annotated[Literal["on", "off"], BeforeValidator(_switched)]
 TargetsSetting = Annotated[
     Targets,
     PlainValidator(Targets.parse),

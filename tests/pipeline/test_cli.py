@@ -196,6 +196,7 @@ def test_a_run_exits_with_0_and_says_what_it_did(config: pathlib.Path, capsys: p
     assert "12 images explained, 12 maps in 2 units" in captured.out
     assert "accuracy" in captured.out
     assert f"written to {out}" in captured.out
+    assert captured.out.endswith(f"to see it: fullgrad report {out}\n")
     assert captured.err == ""
     assert run("run", config) == 0
     assert "0 units to explain, 2 done before; 12 images in all" in capsys.readouterr().out

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import Config
+from pipeline.report import build_report
 from pipeline.run import launch, prepare
 from tests import shards
 from tests.samples import configuration, encoded_images
@@ -141,3 +142,12 @@ def test_hugging_face_is_told_every_column(out: str) -> None:
         "feature": {"dtype": "float32", "_type": "Value"},
         "_type": "Sequence",
     }
+
+
+def test_the_report_of_a_run_shows_each_example_once(out: str, tmp_path: pathlib.Path) -> None:
+    built = build_report(out, str(tmp_path / "report"))
+    [(examples, classes)] = duckdb.sql(
+        f"""SELECT count(DISTINCT (class, shard, "index")), count(DISTINCT class) FROM '{out}/examples.parquet'"""
+    ).fetchall()
+    assert (built.examples, built.missing) == (examples, ())
+    assert len(list((tmp_path / "report" / "thumbs").iterdir())) == classes

@@ -31,6 +31,7 @@ def dataset(tmp_path: pathlib.Path) -> dict[str, Any]:
     [
         ("explain", {"maps": "signed"}, 'explain.maps = "reference", where it is now "signed"'),
         ("output", {"grid": 14}, "output.grid = 56, where it is now 14"),
+        ("output", {"images": None}, "output.images = 96, where it is now null"),
         ("explain", {"targets": "top-2"}, "explain.targets"),
     ],
 )

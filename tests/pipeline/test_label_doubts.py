@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,50 @@ def doubts(zeros: int = 0, classes: int = 10, **counts: int) -> list[str]:
     none = Moments.of(np.zeros((0, 14, 14)))
     digests = [Digest(index, 1, zeros, 0, empty, empty, none, none, None, None, 0.0) for index in (0, DATASET)]
     return label_doubts(receipts, digests)
+
+
+def of_classes(*recalls: tuple[int, int], classes: int | None = None) -> list[str]:
+    """The doubts where so many images of each class are labelled, and so many of them correct."""
+    labelled, correct = (sum(each) for each in zip(*recalls, strict=True))
+    counts = LabelCounts(classes or len(recalls), labelled=labelled, correct=correct)
+    receipt = Receipt(Unit(Shard("a", "tfrecord", 1)), "run", 1, 1, {}, 0.0, 1.0, "host/1", 1, labels=counts)
+    empty = np.zeros(0)
+    digests = [Digest(i, 1, n, c, empty, empty, None, None, 0.0) for i, (n, c) in enumerate(recalls)]
+    return label_doubts([receipt], [*digests, Digest(DATASET, 1, labelled, correct, empty, empty, None, None, 0.0)])
+
+
+@pytest.mark.parametrize(
+    "recalls",
+    [
+        [(900, 900), (100, 0)],  # 90 % correct, as every image is taken for the more frequent class
+        [(90, 90), (20, 1)],
+        [(100, 20), (100, 20), (100, 0), (100, 0), (100, 0)],
+    ],
+)
+def test_predictions_that_do_not_depend_on_the_label_are_no_better_than_guessing(recalls: list[Any]) -> None:
+    (doubt,) = of_classes(*recalls)
+    assert "no better than guessing" in doubt
+    assert "model.preprocess" in doubt
+    assert "fullgrad init" in doubt
+
+
+@pytest.mark.parametrize(
+    "recalls",
+    [
+        [(900, 890), (100, 20)],  # a weak model for the rarer class still tells them apart
+        [(18, 18), (2, 0)],  # too few to tell
+        [(500, 300), (500, 290)],
+        [(40, 10)] + [(40, 8)] * 9,
+        [(1000, 900)],
+    ],
+)
+def test_predictions_that_depend_on_the_label_are_passed_over(recalls: list[Any]) -> None:
+    assert of_classes(*recalls, classes=max(2, len(recalls))) == []
+
+
+def test_two_classes_that_are_swapped_are_said_to_be() -> None:
+    (doubt,) = of_classes((50, 5), (50, 4))
+    assert "the two classes seem to be swapped" in doubt
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from pipeline.summary import Summary
 from tests import shards
 from tests.samples import CLASS_NAMES, configuration, encoded_images, save_model
 from transforms.models import model as model_module
-from transforms.output import CLASSES, MAPS, SCHEMA_VERSION, Output, read_maps, read_table
+from transforms.output import CLASSES, MAPS, SCHEMA_VERSION, Output, decode_map, read_maps, read_table
 from transforms.statistics import DATASET, FIGURES, map_figures
 
 
@@ -40,6 +40,14 @@ def _maps(value: dict[str, Any]) -> list[dict[str, Any]]:
 def _classes(value: dict[str, Any]) -> dict[int, dict[str, Any]]:
     table = read_table(f"{value['output']['path']}/classes.parquet")
     return {row["class"]: row for row in table.to_pylist()}
+
+
+def _examples(value: dict[str, Any]) -> list[dict[str, Any]]:
+    return read_table(f"{value['output']['path']}/examples.parquet").to_pylist()
+
+
+def _places(examples: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [tuple(row[name] for name in ("class", "kind", "rank", "shard", "index")) for row in examples]
 
 
 def test_a_run_writes_a_row_an_image_and_a_row_a_class(dataset: dict[str, Any]) -> None:
@@ -198,6 +206,9 @@ def test_a_run_in_two_halves_equals_a_run_in_one(dataset: dict[str, Any], tmp_pa
         assert row["images"] == expected["images"]
         np.testing.assert_allclose(row["mean_map"] or 0, expected["mean_map"] or 0, atol=1e-7)
         assert row["top_logit_ids"] == expected["top_logit_ids"]
+    assert _places(_examples(dataset)) == _places(_examples(whole))
+    confusion = [read_table(f"{each['output']['path']}/confusion.parquet") for each in (dataset, whole)]
+    assert confusion[0].equals(confusion[1])
 
 
 def test_what_is_done_is_not_computed_again(dataset: dict[str, Any]) -> None:
@@ -252,11 +263,19 @@ def test_maps_are_stored_as_asked(dataset: dict[str, Any], map_dtype: str, toler
 
 
 def test_maps_may_be_left_out_or_made_smaller(dataset: dict[str, Any]) -> None:
-    without = {**dataset, "output": {"path": dataset["output"]["path"], "map_dtype": "none", "map_size": 4}}
+    without = {
+        **dataset,
+        "output": {"path": dataset["output"]["path"], "map_dtype": "none", "map_size": 4, "images": None},
+    }
     _run(without)
     rows = _maps(without)
     assert all(row["map"] is None and row["coarse_map"].shape == (14, 14) for row in rows)
     assert {(row["map_height"], row["map_width"]) for row in rows} == {(4, 4)}
+    assert {row["image"] for row in rows} == {None}
+    examples = _examples(without)
+    assert {(len(row["map"]), row["map_height"], row["image"]) for row in examples} == {(56**2, 56, None)}
+    for example in examples:  # the maps of examples are there nonetheless
+        assert decode_map(example).sum() == pytest.approx(example["total"], rel=0.05)
 
 
 def test_the_model_is_loaded_once_in_a_process_whatever_its_threads(
@@ -327,6 +346,7 @@ def test_an_image_whose_map_is_not_finite_is_an_error_row(tmp_path: pathlib.Path
     summary = Summary.from_dict(Output(value["output"]["path"]).read_json("summary.json"))
     assert (summary.images, summary.failures) == (0, {"NotFinite": 5})
     assert read_table(f"{value['output']['path']}/classes.parquet").num_rows == 0
+    assert _examples(value) == []
 
 
 @pytest.mark.parametrize(
@@ -386,6 +406,10 @@ def test_a_sigkilled_or_interrupted_run_is_gone_on_with(dataset: dict[str, Any],
         [row["total"] for row in _maps(value)], map_figures(np.stack([row["map"] for row in _maps(value)]))[:, 0]
     )
     assert os.listdir(tmp_path / "out" / "tmp") == []
+    whole = {**value, "output": {**value["output"], "path": str(tmp_path / "whole")}}
+    _run(whole)
+    assert _places(_examples(value)) == _places(_examples(whole))
+    assert [row["image"] for row in _examples(value)] == [row["image"] for row in _examples(whole)]
 
 
 def test_a_model_without_any_term_on_an_image_is_complete(tmp_path: pathlib.Path) -> None:

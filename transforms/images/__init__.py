@@ -1,7 +1,7 @@
 """Turns encoded images into the arrays that the model takes: decodes, resizes and preprocesses them."""
 
 from transforms.images.ahead import decode_ahead
-from transforms.images.decode import EXIF, FORMATS, Exif, decode_image, resize_image
+from transforms.images.decode import EXIF, FORMATS, Exif, decode_image, open_image, resize_image
 from transforms.images.limits import UndecodableImage
 from transforms.images.preprocess import (
     MODES,
@@ -11,7 +11,7 @@ from transforms.images.preprocess import (
     application_family,
     preprocessing,
 )
-from transforms.images.resize import FILTERS, Resize
+from transforms.images.resize import FILTERS, Resize, resized
 from transforms.images.thumbnail import encode_thumbnail
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "decode_ahead",
     "decode_image",
     "encode_thumbnail",
+    "open_image",
     "preprocessing",
     "resize_image",
+    "resized",
 ]

@@ -59,6 +59,21 @@ def decode_image(encoded: bytes, resize: Resize, channels: int, exif: Exif = "ig
     return _resized_pixels(image, resize)
 
 
+def open_image(encoded: bytes, channels: int = 3, exif: Exif = "ignore") -> Image.Image:
+    """Decodes one image as `decode_image` does, and keeps its size.
+
+    Returns:
+      a Pillow image in RGB, or grey if `channels` is 1.
+
+    Raises:
+      UndecodableImage, ValueError: as `decode_image`.
+    """
+    mode = _mode(channels)
+    upright = exif == "apply"
+    pixels = None if upright and _may_have_orientation(encoded) else _plain_jpeg(encoded, channels)
+    return _decode_with_pillow(encoded, mode, upright) if pixels is None else _in_mode(_pillow_image(pixels), mode)
+
+
 def resize_image(pixels: np.ndarray, resize: Resize, channels: int) -> np.ndarray:
     """Resizes an image that is already decoded, as `decode_image` does.
 

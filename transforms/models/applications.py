@@ -29,7 +29,7 @@ def application_name(name: str) -> str:
     return known[name.lower()]
 
 
-def load_application(application: str, weights: str | None, class_names: tuple[str, ...] | None) -> Any:
+def load_application(application: str, weights: str | None, class_names: tuple[str | None, ...] | None) -> Any:
     """Builds a model of `keras.applications` with its weights.
 
     Args:

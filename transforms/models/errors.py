@@ -9,6 +9,10 @@ class UnusableModel(ValueError):
     """The model cannot be loaded or explained. One sentence names the file or setting and says what would be right."""
 
 
+class OpenSize(UnusableModel):
+    """The model takes images of any size, and no size is configured."""
+
+
 def first_line(error: BaseException) -> str:
     """An error's reason in one line: the text behind Keras' "Exception encountered" if there is one."""
     text = str(error).strip()

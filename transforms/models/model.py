@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import os
@@ -19,7 +20,7 @@ from transforms.memory import usable_cores
 from transforms.models.applications import application_name, load_application
 from transforms.models.class_names import UnreadableNames, class_names
 from transforms.models.custom_objects import UnusableModules, known_objects, source_hash
-from transforms.models.errors import UnusableModel
+from transforms.models.errors import OpenSize, UnusableModel
 from transforms.models.files import load_file, unreadable_file
 from transforms.models.inputs import as_image_model
 from transforms.targets import Targets
@@ -42,7 +43,7 @@ class ModelSpec:
       custom_objects: modules that define the file's own classes. They are imported wherever the model is loaded.
       resize: how images are brought to the model's size.
       scale: a `scale` of `images.preprocessing`. `auto` is an application's own preprocessing, and none for a file.
-      class_names: the classes' names in the order of the logits; None if there are none.
+      class_names: the classes' names in the order of the logits, None for one without a name; None if there are none.
       exif: what is done with an EXIF orientation; see `images.decode_image`.
     """
 
@@ -54,7 +55,7 @@ class ModelSpec:
     trust: bool
     resize: Resize
     scale: str | Affine
-    class_names: tuple[str, ...] | None
+    class_names: tuple[str | None, ...] | None
     exif: Exif = "ignore"
     custom_objects: tuple[str, ...] = ()
 
@@ -79,7 +80,7 @@ class LoadedModel:
       exposed: the model as `full_gradients` takes it.
       resize: how images are resized, with the model's shape filled in.
       channels: 1 or 3.
-      class_names: K names; None if there are none.
+      class_names: K names, None for a class without a name; None if there are none.
       exif: what is done with an EXIF orientation.
       batches_at_once: how many batches are computed at once: one, on all cores or an accelerator, or one on each core.
       compute: a semaphore, held while a batch is computed.
@@ -96,7 +97,7 @@ class LoadedModel:
             raise UnusableModel(f"{_name(spec)}: {error}") from error
         height, width, channels = self.exposed.input_shape
         if spec.resize.shape is None and (height is None or width is None):
-            raise UnusableModel(
+            raise OpenSize(
                 f"{_name(spec)} takes images of any size: model.preprocess.resize.shape must say [HEIGHT, WIDTH]"
             )
         if spec.resize.shape is not None and any(
@@ -114,7 +115,7 @@ class LoadedModel:
                 "classes"
             )
         self.channels = channels
-        self.class_names = spec.class_names
+        self.class_names: tuple[str | None, ...] | None = spec.class_names
         self.exif = spec.exif
         self._classes = Classes(self.exposed.classes, spec.class_names)
         try:
@@ -175,6 +176,13 @@ class LoadedModel:
         height, width = self.resize.shape
         return height, width
 
+    def named(self, names: tuple[str | None, ...]) -> LoadedModel:
+        """The same model with K names for its classes. It shares everything else with this one."""
+        named = copy.copy(self)
+        named.class_names = names
+        named._classes = Classes(self.exposed.classes, names)
+        return named
+
     def name_of(self, class_index: int | None) -> str | None:
         """The class's name; None if it has none."""
         if self.class_names is None or class_index is None or not 0 <= class_index < len(self.class_names):
@@ -221,6 +229,20 @@ def load_once(spec: ModelSpec) -> LoadedModel:
             _loaded[spec] = model
             _loads += 1
         return _loaded[spec]
+
+
+def with_class_names(spec: ModelSpec, names: tuple[str | None, ...]) -> ModelSpec:
+    """The spec with names for the classes. If its model is loaded, the named model is that one, loaded only once.
+
+    Args:
+      spec: a model without names.
+      names: one for each class; None for a class without a name.
+    """
+    named = dataclasses.replace(spec, class_names=names)
+    with _loading:
+        if (model := _loaded.pop(spec, None)) is not None:
+            _loaded[named] = model.named(names)
+    return named
 
 
 def _batches_at_once() -> int:

@@ -2,7 +2,9 @@
 
 from transforms.output.codec import MAP_DTYPES, EncodedMaps, decode_map, encode_maps, round_keeping_sums
 from transforms.output.files import list_files, open_file, read_bytes
+from transforms.output.finding import UnknownId, find_rows
 from transforms.output.hugging_face import IMAGE, hugging_face_metadata
+from transforms.output.originals import NoOriginal, Originals, read_image
 from transforms.output.partials import class_block, statistics_from_table, statistics_table
 from transforms.output.reading import read_maps, read_table
 from transforms.output.schemas import (
@@ -31,15 +33,20 @@ __all__ = [
     "SCHEMA_VERSION",
     "SMALL_MAPS",
     "EncodedMaps",
+    "NoOriginal",
+    "Originals",
     "Output",
     "RowWriter",
+    "UnknownId",
     "class_block",
     "decode_map",
     "encode_maps",
+    "find_rows",
     "hugging_face_metadata",
     "list_files",
     "open_file",
     "read_bytes",
+    "read_image",
     "read_maps",
     "read_table",
     "round_keeping_sums",

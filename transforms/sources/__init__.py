@@ -4,6 +4,7 @@ from transforms.sources.base import DamagedShard, Fields, Found, Record, Source,
 from transforms.sources.find import find_shards
 from transforms.sources.folder import FolderSource
 from transforms.sources.ids import with_distinct_names
+from transforms.sources.names import NamesInData, contradictions, names_in_data
 from transforms.sources.parquet import ParquetSource
 from transforms.sources.tfrecord import TFRecordSource
 from transforms.sources.tree import LeftOut
@@ -14,10 +15,13 @@ __all__ = [
     "Fields",
     "Found",
     "LeftOut",
+    "NamesInData",
     "Record",
     "Source",
     "UnreadableInput",
+    "contradictions",
     "find_shards",
+    "names_in_data",
     "source_for",
     "with_distinct_names",
 ]

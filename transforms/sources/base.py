@@ -9,6 +9,7 @@ from typing import Any
 
 from transforms.labels import Label, UnusableLabel, as_label
 from transforms.sources.ids import fallback_id as fallback_id
+from transforms.sources.texts import ClassText
 from transforms.unit import Shard
 
 # The fields that are searched for a label if the configuration names none. The first one that exists and can hold a
@@ -159,6 +160,21 @@ class Source(abc.ABC):
     def found(self, shard: Shard) -> Found | None:
         """The fields that hold image, id and label in the shard's first records; None if it has no readable records."""
         return None
+
+    def image_fields(self, shard: Shard) -> tuple[str, ...]:
+        """The fields that hold an encoded image in the shard's first record, whatever they are called."""
+        return ()
+
+    def class_list(self, shard: Shard) -> tuple[tuple[str, ...], str] | None:
+        """The names of all classes that the shard's metadata lists, and where they stand, in words; None without."""
+        return None
+
+    def class_texts(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[ClassText]:
+        """Yields the classes of records [start, stop), as numbers and as names, as far as the format allows.
+
+        It ends at damage, and leaves out records whose label cannot be read.
+        """
+        return iter(())
 
     @abc.abstractmethod
     def count(self, shard: Shard) -> int:

@@ -83,7 +83,7 @@ class ClassFolders:
             self._names[path] = name
             self._inner[path] = inner
 
-    def labels(self, class_names: Sequence[str] | None, outputs: int | None) -> dict[str, int]:
+    def labels(self, class_names: Sequence[str | None] | None, outputs: int | None) -> dict[str, int]:
         """The class indices of the folders with images, by path.
 
         If all these folders are among the class names, each gets the index of its name. Otherwise each gets its place
@@ -119,7 +119,7 @@ class ClassFolders:
             places = {name: place for place, name in enumerate(ordered)}
         return {path: places[name] for path, name in self._names.items()}
 
-    def _check_level(self, names: Sequence[str], class_names: Collection[str], outputs: int) -> None:
+    def _check_level(self, names: Sequence[str], class_names: Collection[str | None], outputs: int) -> None:
         """Refuses folders that cannot be the classes: too many, too few, or the classes are the folders inside them.
 
         Raises:

@@ -24,6 +24,9 @@ _ALL_IMAGE_EXTENSIONS = IMAGE_EXTENSIONS | OTHER_IMAGE_EXTENSIONS
 # The errors of a truncated or corrupted gzip stream.
 GZIP_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
 
+# JPEG, PNG, GIF, BMP, TIFF in either order of bytes, JPEG 2000.
+_IMAGE_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
+
 _PIECE = 16 << 20
 
 
@@ -35,6 +38,13 @@ def open_file(path: str) -> BinaryIO:
 def file_name(path: str) -> str:
     """The last part of a path or URL."""
     return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def is_image(data: object) -> bool:
+    """Whether bytes begin as a file of one of the usual formats of images does."""
+    if not isinstance(data, bytes):
+        return False
+    return data.startswith(_IMAGE_BEGINNINGS) or data[4:12] in (b"ftypavif", b"ftypheic") or data[8:12] == b"WEBP"
 
 
 def is_image_name(name: str) -> bool:

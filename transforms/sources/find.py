@@ -41,7 +41,7 @@ _NAMES = (
 def find_shards(
     patterns: str | Sequence[str],
     format: str = "auto",
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str | None] | None = None,
     outputs: int | None = None,
     *,
     labelled: bool = True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +23,8 @@ from transforms.sources.base import (
     label_fields,
     listed,
 )
-from transforms.sources.files import open_file
+from transforms.sources.files import is_image, open_file
+from transforms.sources.texts import ClassText, as_class_text, text_names
 from transforms.unit import Shard
 
 # If the configuration names no column, the first of these that exists and has a fitting type is used.
@@ -114,6 +116,44 @@ class ParquetSource(Source):
         except DamagedShard as damage:
             if damage.concerns(start, stop):
                 raise
+
+    def image_fields(self, shard: Shard) -> tuple[str, ...]:
+        with contextlib.suppress(DamagedShard), _opened(shard) as table:
+            if table is None:
+                return ()
+            names = [column.name for column in table.schema_arrow if _holds_images(column.type)]
+            row = next((row for _, row in _rows(table, shard, names, 0, 1)), {}) if names else {}
+            cells = {name: row.get(name) for name in names}
+            images = {name: cell.get("bytes") if isinstance(cell, dict) else cell for name, cell in cells.items()}
+            return tuple(name for name in names if is_image(images[name]))
+        return ()
+
+    def class_list(self, shard: Shard) -> tuple[tuple[str, ...], str] | None:
+        """The names of Hugging Face's ClassLabel, if the label's column has one."""
+        try:
+            with _opened(shard) as table:
+                schema = None if table is None else table.schema_arrow
+        except DamagedShard:
+            return None
+        label = None if schema is None else self._columns(schema).label
+        if schema is None or label is None:
+            return None
+        names = _class_label(schema, label)
+        return None if names is None else (names, f"the ClassLabel of column {label!r}")
+
+    def class_texts(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[ClassText]:
+        with contextlib.suppress(DamagedShard), _opened(shard) as table:
+            label = None if table is None else self._columns(table.schema_arrow).label
+            if table is None or label is None:
+                return
+            schema = table.schema_arrow
+            name = next(
+                iter(_fitting(schema, text_names(label), lambda kind: _is_text(kind) or _is_binary(kind))), None
+            )
+            for _, row in _rows(table, shard, [label] if name is None else [label, name], start, stop):
+                text = None if name is None else as_class_text(row[name])
+                field = "" if name is None else f"column {name!r}"
+                yield ClassText(label_fields(row[label], label).get("label"), text, field, 16)
 
     def _columns(self, schema: pa.Schema) -> _Columns:
         """The columns to read: the configured ones, else the defaults that exist and fit."""
@@ -227,6 +267,18 @@ def _damage_at(shard: Shard, index: int) -> Iterator[None]:
         if type(error) is not OSError or error.errno is not None:
             raise
         raise DamagedShard(f"{shard.path}: row {index} cannot be read: {error}", index) from error
+
+
+def _class_label(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+    """The names in Hugging Face's metadata of a column; None if it is no ClassLabel."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        return None
+    return tuple(names)
 
 
 def _fitting(schema: pa.Schema, names: tuple[str, ...], fits: Callable[[pa.DataType], bool]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import struct
 import sys
 from collections.abc import Iterator
@@ -27,7 +26,9 @@ from transforms.sources.base import (
     listed,
 )
 from transforms.sources.compression import decompressed, other_compression
-from transforms.sources.files import GZIP_DAMAGE, open_file, read_up_to, skip
+from transforms.sources.example import example_class
+from transforms.sources.files import GZIP_DAMAGE, is_image, open_file, read_up_to, skip
+from transforms.sources.texts import ClassText, as_class_text, text_names
 from transforms.unit import Shard
 
 _LABEL_FEATURES = ("image/class/label", *(name for name in LABEL_NAMES if name != "image/class/label"))
@@ -147,6 +148,25 @@ class TFRecordSource(Source):
             if damage.concerns(start, stop):
                 raise
 
+    def image_fields(self, shard: Shard) -> tuple[str, ...]:
+        frame = _first_frame(shard.path)
+        features = None if frame is None or frame.data is None else _features(frame.data)
+        names = () if features is None else sorted(features)
+        return tuple(name for name in names if features is not None and is_image(_first_value(features[name])))
+
+    def class_texts(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[ClassText]:
+        with contextlib.suppress(DamagedShard):
+            for frame in _frames(shard.path, start, stop):
+                features = _features(frame.data) if frame.data is not None and frame.index >= start else None
+                if features is None or (found := next(self._labels(features), None)) is None:
+                    continue
+                label = label_fields(found[1], found[0]).get("label")
+                texts = {
+                    name: as_class_text(_values(features[name])) for name in text_names(found[0]) if name in features
+                }
+                name = next((name for name, text in texts.items() if text is not None), "")
+                yield ClassText(label, texts.get(name), f"feature {name!r}" if name else "", len(frame.data or b""))
+
     @property
     def _image_name(self) -> str:
         return self.fields.image or "image/encoded"
@@ -257,20 +277,12 @@ def _decompressed(file: BinaryIO) -> BinaryIO:
     return file if is_frame_header(head) else decompressed(file, head)
 
 
-@functools.cache
-def _example_class() -> Any:
-    # Importing the message imports all of TensorFlow. A launcher that only counts need not wait these seconds.
-    from tensorflow.core.example import example_pb2
-
-    return example_pb2.Example
-
-
 def _features(data: bytes) -> Any | None:
     """The Example's mapping from name to feature; None if `data` is not an Example."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        return _example_class().FromString(data).features.feature
+        return example_class().FromString(data).features.feature
     except DecodeError:
         return None
 

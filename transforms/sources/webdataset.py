@@ -33,6 +33,7 @@ from transforms.sources.files import (
     read_up_to,
     skip,
 )
+from transforms.sources.texts import ClassText, as_class_text, text_names
 from transforms.unit import Shard
 
 # The key is the directory and the base name up to its first dot; the extension is the rest. Hidden files and files
@@ -168,6 +169,22 @@ class WebDatasetSource(Source):
         if isinstance(value, str) and not _split_field(fields[0])[1]:
             value = _from_text(value)
         return label_fields(value, _in_words(fields[0]))
+
+    def class_texts(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[ClassText]:
+        with contextlib.suppress(DamagedShard):
+            for sample in self._samples(shard, start, stop):
+                fields = self._label_fields(sample)
+                if sample.index < start or not fields:
+                    continue
+                member, is_key, key = _split_field(fields[0])
+                # With a number in a member, the JSON's label is the class's name.
+                names = text_names(key) if is_key else (*text_names(member), *LABEL_NAMES)
+                texts = {name: as_class_text(value) for name, value in sample.json().items() if name in names}
+                texts = {name: text for name, text in texts.items() if text is not None and not text.isdecimal()}
+                name = min(texts, key=names.index, default="")
+                size = sum(map(len, sample.contents.values()))
+                label = self._label(sample).get("label")
+                yield ClassText(label, texts.get(name), _in_words(f"json.{name}") if name else "", size)
 
     def _label_fields(self, sample: _Sample) -> list[str]:
         """The fields that can hold the sample's label. The first one is used."""

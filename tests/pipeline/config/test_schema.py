@@ -63,6 +63,7 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
         "output": {"path": "out", "map_size": None, "map_dtype": "float16", "grid": 56, "images": 96},
         "errors": {"max_fraction": 0.01},
         "runner": {"name": "direct", "options": {}, "accelerator": None},
+        "report": "off",
     }
 
 
@@ -73,6 +74,8 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
         ("explain.targets=[1,2]", "explain.targets", [1, 2]),
         ("explain.targets=top-3", "explain.targets", "top-3"),
         ("explain.jit=on", "explain.jit", "on"),
+        ("report=on", "report", "on"),
+        ("report=true", "report", "on"),
         ("explain.jit=off", "explain.jit", "off"),
         ("explain.jit=auto", "explain.jit", "auto"),
         ("explain.contrast=none", "explain.contrast", "none"),

@@ -33,6 +33,8 @@ def random_rows(count: int, seed: int) -> MapRows:
 
 def assert_equal(a: ClassStatistics, b: ClassStatistics) -> None:
     assert (a.labelled, a.correct, a.largest_error) == (b.labelled, b.correct, b.largest_error)
+    assert a.predictions == b.predictions
+    assert a.predictions.total() in (0, a.labelled), "the dataset has none"
     for name in ("logit", "probability", "map", "coarse", "evidence", "share", "wrong", "figures"):
         x, y = getattr(a, name), getattr(b, name)
         assert x.count == y.count
