@@ -142,13 +142,13 @@ def _places(results: Results) -> list[Finding]:
             continue  # flagged by an earlier version, by figures of the whole map
         index, place = notable["class_index"], notable["place"]
         name = class_label(index, notable["class_name"])
+        own, others = percent(notable["mean"]), percent(notable["others"])
         where = place if place in _PHRASES else f"at the {place}"
         found.append(
             Finding(
                 index,
                 "place",
-                f"{name}: {percent(notable['mean'])} of its evidence lies {where}; other classes: {percent(notable['others'])}."
-                + _HINT,
+                f"{name}: {own} of its evidence lies {where}; other classes: {others}." + _HINT,
                 notable["mean"],
                 notable["others"],
                 {"along the border": "border"}.get(place, "corner" if place in _CORNERS else "typical"),
