@@ -9,6 +9,7 @@ cache does not hold. Without a backbone, MobileNetV2 starts from random weights,
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -116,8 +117,13 @@ def table_by_kind(report: Report, measured: Sequence[Measured], name: str, stati
 def table_of_flags(report: Report, measured: Sequence[Measured]) -> None:
     """The flags of `standouts` with its own thresholds: how many are right."""
     rows = []
-    for name, kind in MAPS.items():
-        flagged = [v for each in measured for v in verdicts(each, flags=kind(each.evidence))]
+    sets = {name: [v for m in measured for v in verdicts(m, flags=kind(m.evidence))] for name, kind in MAPS.items()}
+    before = []
+    for m in measured:
+        score = STATISTICS["border, corner z"](MAPS["reference"](m.evidence), m.evidence.predicted, m.case.classes)
+        before += [dataclasses.replace(v, score=v.score if v.score >= 3 else 0.0) for v in verdicts(m, score)]
+    sets["reference, border or corner z ≥ 3"] = before
+    for name, flagged in sets.items():
         used = [v for v in flagged if v.used]
         innocent = [v for v in flagged if v.kind is None]
         ranked = sorted((v for v in flagged if v.score > 0 and (v.used or v.kind is None)), key=lambda v: -v.score)
