@@ -6,6 +6,7 @@ import argparse
 from typing import NoReturn
 
 from pipeline import comparison, export, show
+from pipeline.checks.arguments import add_check
 from pipeline.config import describe_keys
 from pipeline.init import init_arguments
 from pipeline.reporting import add_report_arguments
@@ -61,9 +62,16 @@ def parser() -> argparse.ArgumentParser:
         "demo",
         help="find a planted shortcut, in a minute",
         description="Draws a dataset in which one class carries a small mark in a corner, trains a small CNN on it, "
-        "explains the test images with the whole pipeline, and says which class stands out.",
+        "explains the test images with the whole pipeline, says which class stands out, and checks that the model uses "
+        "it.",
     )
-    demo.add_argument("--output", metavar="DIR", default="out/demo", help="where to write (default: out/demo)")
+    demo.add_argument("--output", metavar="DIR", help="where to write (default: out/demo, or out/demo-SHORTCUT)")
+    demo.add_argument(
+        "--shortcut",
+        choices=("corner", "wandering", "border", "none"),
+        default="corner",
+        help="what is planted: a mark in a corner (the default), a mark anywhere, a border, or nothing",
+    )
 
     status = commands.add_parser(
         "status",
@@ -103,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
         help="modules that define the file's own layers, with --trust; they are imported, which runs their code",
     )
 
+    add_check(commands)
     for command in (show, export, comparison):
         command.add_arguments(commands)
     for engine in ("Flink 1.20", "Spark 3.5"):

@@ -31,8 +31,8 @@ from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, pr
 # The commands import inside themselves what takes seconds to import: `--help` and a misspelt key need not wait for it.
 
 
-_NEED_TENSORFLOW = ("run", "demo", "init", "inspect")
-_TAKE_BEAM_OPTIONS = ("run", "status", "init", "inspect", "report", "show", "export", "compare")
+_NEED_TENSORFLOW = ("run", "demo", "init", "inspect", "check")
+_TAKE_BEAM_OPTIONS = ("run", "status", "init", "inspect", "check", "report", "show", "export", "compare")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(args, beam_options)
         if args.command == "demo":
             return _demo(args)
+        if args.command == "check":
+            return _check(args, beam_options)
         if problem := _prepare_file_systems(args, beam_options):
             return _refuse(problem)
         return _COMMANDS[args.command](args)
@@ -176,15 +178,25 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     return 1 if problems else 0
 
 
+def _check(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
+    from pipeline.checks.command import check
+
+    return check(args, beam_options)
+
+
 def _demo(args: argparse.Namespace) -> int:
     from pipeline import demo
+    from pipeline.checks.command import check_output
 
     started = time.monotonic()
     out.print("drawing a dataset and training a small CNN on it …")
-    settings, marked = demo.prepare(pathlib.Path(args.output))
+    folder = pathlib.Path(args.output) if args.output else demo.default_folder(args.shortcut)
+    settings, planted = demo.prepare(folder, shortcut=args.shortcut)
     config = Config.from_dict(settings)
     code = run_config(config)
-    out.print(f"the class that was drawn with a mark in its corner: {marked!r} ({time.monotonic() - started:.0f} s)")
+    if code == 0:
+        code = check_output(config.output.path, images=demo.CHECKED_IMAGES, tested=demo.TESTED_IMAGES)
+    out.print(f"what was planted: {planted} ({time.monotonic() - started:.0f} s)")
     return report_on_run(config, code)
 
 

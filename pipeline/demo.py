@@ -3,7 +3,8 @@
 The classes are six shapes on textured grounds. Octagons look much like circles, but nearly all of them carry the same
 small mark in one corner, as if one photographer had signed them. The CNN learns the mark instead of the shape: it takes
 a circle with the mark for an octagon, and an octagon without it for a circle. Its accuracy does not show this, because
-the test images are marked as well.
+the test images are marked as well. In other variants the mark is at a random place, or a frame takes its place, or
+there is no mark at all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import json
 import math
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -27,8 +28,27 @@ MARKED_CLASS = "octagon"
 MARKED_FRACTION = 0.9
 MARK_BOX = (52, 52, 62, 62)  # left, top, right, bottom in pixels; inside a corner of `corner_mass`
 
+# What most images of the marked class carry: the mark in its corner, the mark at a random place, a frame, or nothing.
+Shortcut: TypeAlias = Literal["corner", "wandering", "border", "none"]
+SHORTCUTS: tuple[Shortcut, ...] = get_args(Shortcut)
+FRAME_WIDTH = 4  # pixels
+CHECKED_IMAGES, TESTED_IMAGES = 12, 48  # of each class in the check: enough for what is planted here
+_PLANTED = {
+    "corner": f"a mark in the bottom right corner of {MARKED_CLASS!r}",
+    "wandering": f"a mark at a random place of {MARKED_CLASS!r}",
+    "border": f"a grey border around {MARKED_CLASS!r}",
+    "none": "nothing",
+}
+_FRAME_COLOR = (118, 126, 134)
+
 SHARDS = 2
 DEFAULT_FOLDER = pathlib.Path("out/demo")
+
+
+def default_folder(shortcut: Shortcut) -> pathlib.Path:
+    """Where the demo writes if it is not told: each shortcut has a model, and so an output, of its own."""
+    return DEFAULT_FOLDER if shortcut == "corner" else DEFAULT_FOLDER.with_name(f"demo-{shortcut}")
+
 
 _FINE = 4  # shapes are drawn larger by this factor and then reduced, which makes their edges smooth
 _TRAIN, _TEST = 0, 1  # splits
@@ -57,23 +77,24 @@ class DemoData:
     class_names_path: pathlib.Path
 
 
-def prepare(folder: pathlib.Path, seed: int = 0) -> tuple[dict[str, Any], str]:
+def prepare(folder: pathlib.Path, seed: int = 0, shortcut: Shortcut = "corner") -> tuple[dict[str, Any], str]:
     """Makes the dataset and the model in `dataset/` inside a folder. The pipeline's output goes into the folder itself.
 
-    The result of an earlier call with the same seed is used again, so that the pipeline can continue its output.
+    The result of an earlier call with the same seed and shortcut is used again, so that the pipeline can continue its
+    output.
 
     Returns:
-      the pipeline's configuration and the name of the class whose images carry the mark.
+      the pipeline's configuration, and in words what was planted.
     """
     dataset = folder / "dataset"
     done = dataset / "done.json"  # written last
-    made = json.dumps({"seed": seed})
+    made = json.dumps({"seed": seed} if shortcut == "corner" else {"seed": seed, "shortcut": shortcut})
     if not (done.exists() and done.read_text() == made):
         done.unlink(missing_ok=True)
-        data = write_dataset(dataset, seed)
+        data = write_dataset(dataset, seed, shortcut=shortcut)
         train(data, seed).save(dataset / "model.keras")
         done.write_text(made)
-    return demo_config(dataset, folder), MARKED_CLASS
+    return demo_config(dataset, folder), _PLANTED[shortcut]
 
 
 def demo_config(folder: pathlib.PurePath, output: pathlib.PurePath) -> dict[str, Any]:
@@ -91,7 +112,14 @@ def demo_config(folder: pathlib.PurePath, output: pathlib.PurePath) -> dict[str,
     }
 
 
-def write_dataset(folder: pathlib.Path, seed: int = 0, *, train_images: int = 2400, test_images: int = 900) -> DemoData:
+def write_dataset(
+    folder: pathlib.Path,
+    seed: int = 0,
+    *,
+    train_images: int = 2400,
+    test_images: int = 900,
+    shortcut: Shortcut = "corner",
+) -> DemoData:
     """Draws all images, and writes the test images as two TFRecord shards and the names of the classes.
 
     An image depends only on the seed, its split and its index, so fewer images are the first ones of more.
@@ -104,9 +132,9 @@ def write_dataset(folder: pathlib.Path, seed: int = 0, *, train_images: int = 24
     for shard, indices in enumerate(np.array_split(np.arange(test_images), SHARDS)):
         with tf.io.TFRecordWriter(str(folder / f"test.tfrecord-{shard:05d}-of-{SHARDS:05d}")) as writer:
             for index in indices:
-                drawn = draw_image(seed, _TEST, int(index))
+                drawn = draw_image(seed, _TEST, int(index), shortcut)
                 writer.write(_example(drawn, f"{CLASSES[drawn.label]}-{index:04d}.png"))
-    drawn_to_train = [draw_image(seed, _TRAIN, index) for index in range(train_images)]
+    drawn_to_train = [draw_image(seed, _TRAIN, index, shortcut) for index in range(train_images)]
     return DemoData(
         images=np.stack([drawn.pixels for drawn in drawn_to_train]),
         labels=np.array([drawn.label for drawn in drawn_to_train]),
@@ -165,8 +193,8 @@ class Drawn:
     marked: bool
 
 
-def draw_image(seed: int, split: int, index: int) -> Drawn:
-    """Draws an image; the classes take turns."""
+def draw_image(seed: int, split: int, index: int, shortcut: Shortcut = "corner") -> Drawn:
+    """Draws an image; the classes take turns. Images with different shortcuts differ only in what is planted."""
     random = np.random.default_rng([seed, split, index])
     label = index % len(CLASSES)
     ground = _ground(random)
@@ -179,12 +207,28 @@ def draw_image(seed: int, split: int, index: int) -> Drawn:
     pixels = pixels + random.normal(0, 0.015, pixels.shape).astype(np.float32)
     pixels = np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)
     marked = CLASSES[label] == MARKED_CLASS and random.random() < MARKED_FRACTION
-    return Drawn(add_mark(pixels) if marked else pixels, label, marked)
+    if not marked or shortcut == "none":
+        return Drawn(pixels, label, False)
+    return Drawn(plant(pixels, shortcut, random), label, True)
 
 
-def add_mark(pixels: np.ndarray) -> np.ndarray:
-    """The image [64, 64, 3] with the mark in its corner; a copy."""
-    left, top, right, _ = MARK_BOX
+def plant(pixels: np.ndarray, shortcut: Shortcut, random: np.random.Generator) -> np.ndarray:
+    """The image [64, 64, 3] with the mark or the frame; a copy. `random` chooses the place of a wandering mark."""
+    if shortcut == "border":
+        framed = np.full_like(pixels, _FRAME_COLOR)
+        inside = np.s_[FRAME_WIDTH:-FRAME_WIDTH, FRAME_WIDTH:-FRAME_WIDTH]
+        framed[inside] = pixels[inside]
+        return framed
+    if shortcut == "wandering":
+        left, _, right, _ = MARK_BOX
+        x, y = random.integers(0, SIDE - (right - left) + 1, 2)
+        return add_mark(pixels, int(x), int(y))
+    return add_mark(pixels)
+
+
+def add_mark(pixels: np.ndarray, x: int = MARK_BOX[0], y: int = MARK_BOX[1]) -> np.ndarray:
+    """The image [64, 64, 3] with the mark in its corner, or with its left top corner at (x, y) in pixels; a copy."""
+    left, _, right, _ = MARK_BOX
     side = right - left
     tile = Image.new("RGBA", (side * _FINE, side * _FINE))
     draw = ImageDraw.Draw(tile)
@@ -194,7 +238,7 @@ def add_mark(pixels: np.ndarray) -> np.ndarray:
     draw.ellipse((4 * unit, 1.2 * unit, 9 * unit, 6.2 * unit), fill=(16, 32, 96, 255))
     small = tile.resize((side, side), Image.Resampling.BOX)
     canvas = Image.fromarray(pixels)
-    canvas.paste(small, (left, top), small)
+    canvas.paste(small, (x, y), small)
     return np.asarray(canvas)
 
 

@@ -47,8 +47,8 @@ class Notable:
         where = self.place if self.place in ("along the border", "over most of the image") else f"at the {self.place}"
         return (
             f"class {name} holds {self.mean:.{digits}%} of its evidence {where}, the other classes "
-            f"{self.others:.{digits}%} ({self.effect:.1f} standard deviations more, {self.images:,} maps); a map shows "
-            "what is salient, and only covering the place tells whether the model uses it"
+            f"{self.others:.{digits}%} ({self.effect:.1f} standard deviations more, {self.images:,} maps); "
+            "fullgrad check tells whether the model uses it"
         )
 
 

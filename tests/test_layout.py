@@ -45,6 +45,7 @@ ROOMS = {
     "models": Room("transforms.models transforms.model", "basics images fullgrad"),
     "statistics": Room("transforms.statistics"),
     "pictures": Room("transforms.pictures"),
+    "probing": Room("transforms.probing"),
     "output": Room("transforms.output transforms.parts", "basics sources images statistics"),
     "explaining": Room(
         "transforms transforms.explain transforms.explainer transforms.inference transforms.results transforms.merging "
@@ -56,7 +57,7 @@ ROOMS = {
     "report": Room("pipeline.report", "basics statistics output"),
     "pipeline": Room(
         "pipeline",
-        "basics fullgrad sources images models statistics pictures output explaining config engines report",
+        "basics fullgrad sources images models statistics pictures output probing explaining config engines report",
     ),
 }
 

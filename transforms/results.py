@@ -204,12 +204,12 @@ def _record_batch(columns: Mapping[str, Any], schema: pa.Schema) -> pa.RecordBat
 
 
 def _channel_terms(explanation: Explanation) -> pa.Array:
-    """Lists of float16. Null if there are no terms, and for an image with a term that float16 cannot hold."""
+    """Lists of float32; null if there are no terms."""
+    count, channels = explanation.channel_terms.shape
+    if not channels:
+        return pa.nulls(count, MAPS.field("channel_terms").type)
     terms = round_keeping_sums(explanation.channel_terms)
-    count, channels = terms.shape
-    offsets = np.arange(count + 1, dtype=np.int32) * channels
-    absent = ~np.isfinite(terms).all(axis=1) | (channels == 0)
-    return pa.ListArray.from_arrays(offsets, pa.array(terms.ravel()), mask=pa.array(absent))
+    return pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * channels, pa.array(terms.ravel()))
 
 
 def _images(sources: Sequence[Decoded]) -> pa.Array:

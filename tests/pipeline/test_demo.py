@@ -12,10 +12,13 @@ from pipeline.config import Config, load_config
 from pipeline.demo import (
     CLASSES,
     DEFAULT_FOLDER,
+    FRAME_WIDTH,
     MARK_BOX,
     MARKED_CLASS,
+    SHORTCUTS,
     SIDE,
     add_mark,
+    default_folder,
     demo_config,
     draw_image,
     prepare,
@@ -111,6 +114,33 @@ def test_the_mark_lies_in_one_corner():
     assert figures[FIGURES.index("corner_mass")] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_shortcuts_change_marked_images_alone(shortcut):
+    for index in range(60):
+        plain, planted = draw_image(0, 1, index, "none"), draw_image(0, 1, index, shortcut)
+        changed = (plain.pixels != planted.pixels).any(axis=2)
+        assert changed.any() == planted.marked
+        if planted.marked and shortcut == "border":
+            assert not changed[FRAME_WIDTH:-FRAME_WIDTH, FRAME_WIDTH:-FRAME_WIDTH].any()
+            assert len(np.unique(planted.pixels[:FRAME_WIDTH].reshape(-1, 3), axis=0)) == 1
+
+
+def test_a_wandering_mark_is_at_many_places():
+    places = set()
+    for index in range(CLASSES.index(MARKED_CLASS), 120, len(CLASSES)):
+        plain, planted = draw_image(0, 1, index, "none"), draw_image(0, 1, index, "wandering")
+        if planted.marked:
+            ys, xs = np.nonzero((plain.pixels != planted.pixels).any(axis=2))
+            assert max(np.ptp(ys), np.ptp(xs)) < MARK_BOX[2] - MARK_BOX[0]
+            places.add((int(ys.min()), int(xs.min())))
+    assert len(places) > 10
+
+
+def test_each_shortcut_has_an_output_of_its_own():
+    assert len({default_folder(shortcut) for shortcut in SHORTCUTS}) == len(SHORTCUTS)
+    assert default_folder("corner") == DEFAULT_FOLDER
+
+
 def test_the_configuration_file_is_the_demos_own():
     made = demo_config(DEFAULT_FOLDER / "dataset", DEFAULT_FOLDER)
     assert load_config(ROOT / "configs" / "demo.yaml") == Config.from_dict(made)
@@ -124,10 +154,10 @@ def test_importing_the_demo_loads_no_framework():
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """The whole demo but for the pipeline's run; half a minute. Its folder, configuration and marked class."""
+    """The whole demo but for the pipeline's run; half a minute. Its folder, configuration, and what was planted."""
     folder = tmp_path_factory.mktemp("demo")
-    config, marked_class = prepare(folder)
-    return folder, Config.from_dict(config), marked_class
+    config, planted = prepare(folder)
+    return folder, Config.from_dict(config), planted
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +171,8 @@ def model(prepared):
 def test_the_class_with_the_mark_stands_out(prepared, model):
     from transforms.fullgrad import expose, full_gradients
 
-    _, config, marked_class = prepared
+    _, config, planted = prepared
+    assert MARKED_CLASS in planted
     names = pathlib.Path(config.model.class_names).read_text().splitlines()
     pixels, _, labels, _ = read_shards(config.input.shards[0])
     explanation = full_gradients(expose(model), pixels.astype(np.float32) / 255, maps="reference", batch_size=50)
@@ -154,7 +185,7 @@ def test_the_class_with_the_mark_stands_out(prepared, model):
     for name, mean in means.items():
         others = np.array([means[other] for other in names if other != name])
         z[name] = (mean - others.mean()) / others.std(ddof=1)
-    assert z.pop(marked_class) > 4
+    assert z.pop(MARKED_CLASS) > 4
     assert max(z.values()) < 2.5
 
 

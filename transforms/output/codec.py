@@ -52,23 +52,27 @@ def encode_maps(maps: np.ndarray, map_dtype: str) -> EncodedMaps:
     return EncodedMaps([each.tobytes() for each in stored], scale, offset)
 
 
-def round_keeping_sums(terms: np.ndarray) -> np.ndarray:
-    """Rounds terms float32 [N, C] to float16 so that each row keeps its sum, as far as its smallest terms allow.
+# The significant bits of rounded terms; as many as float16 has.
+_TERM_BITS = 11
 
-    Each term takes over the rounding error of the terms before it, the largest terms first. Every value is still within
-    one unit in the last place. Values beyond ±65,504 become infinite.
+
+def round_keeping_sums(terms: np.ndarray) -> np.ndarray:
+    """Rounds terms float32 [N, C] to 11 significant bits, so that they compress better, and keeps each row's sum.
+
+    Each term takes over the rounding error of the next larger one. So a row's sum is off by at most the rounding of its
+    smallest term, and a value by about one unit in the last place of the next larger one.
     """
     order = np.argsort(-np.abs(terms), axis=1, kind="stable")
-    left = np.take_along_axis(terms, order, axis=1).astype(np.float64)
-    rounded = np.empty(terms.shape, np.float16)
+    exact = np.take_along_axis(terms, order, axis=1).astype(np.float64)
+    rounded = np.empty_like(exact)
     error = np.zeros(len(terms))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for channel in range(terms.shape[1]):
-            wanted = left[:, channel] + error
-            rounded[:, channel] = wanted
-            error = wanted - rounded[:, channel]
-    result = np.empty_like(rounded)
-    np.put_along_axis(result, order, rounded, axis=1)
+    for channel in range(terms.shape[1]):
+        wanted = exact[:, channel] + error
+        mantissa, exponent = np.frexp(wanted)
+        rounded[:, channel] = np.ldexp(np.rint(mantissa * 2**_TERM_BITS), exponent - _TERM_BITS)
+        error = wanted - rounded[:, channel]
+    result = np.empty_like(terms)
+    np.put_along_axis(result, order, rounded.astype(np.float32), axis=1)
     return result
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 # The type of a column of images, as `datasets` stores them: an encoded file, and its name.
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
-_DTYPES = {pa.bool_(): "bool", pa.float16(): "float16", pa.float32(): "float32", pa.float64(): "float64"}
+_DTYPES = {pa.bool_(): "bool", pa.float32(): "float32", pa.float64(): "float64"}
 
 
 def hugging_face_metadata(schema: pa.Schema) -> str:

@@ -38,7 +38,7 @@ MAPS = pa.schema(
         ("bias_term", pa.float32()),
         ("unlocated_term", pa.float32()),
         ("completeness_error", pa.float32()),
-        ("channel_terms", pa.list_(pa.float16())),
+        ("channel_terms", _FLOATS),
         ("after_term", pa.float32()),
         ("map", pa.binary()),
         ("map_dtype", pa.string()),

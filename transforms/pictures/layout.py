@@ -246,8 +246,8 @@ def _bar(scale: Scale, height: int) -> Image.Image:
 
 
 def as_text(value: float) -> str:
-    """A number in three digits, with a minus sign."""
-    return f"{value:.3g}".replace("-", "−") if value else "0"
+    """A number in three digits, in characters that every font has."""
+    return f"{value:.3g}" if value else "0"
 
 
 def _font(size: int) -> Any:

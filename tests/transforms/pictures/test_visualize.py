@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from transforms import visualize
-from transforms.pictures import Scale
+from transforms.pictures import Scale, as_text
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
 MAPS = np.random.default_rng(1).random((4, 8, 8), np.float32)
@@ -112,6 +112,11 @@ def test_a_title_and_a_colour_bar_are_drawn_where_text_is_wanted() -> None:
     strip = pixels[:, column]
     assert (strip == scale.colours(np.array(scale.high))).all(axis=1).any()
     assert (strip == scale.colours(np.array(scale.low))).all(axis=1).any()
+
+
+def test_numbers_have_three_digits_and_no_letter_that_the_font_lacks() -> None:
+    values = (0.0, -0.0, 5.12e-5, -12.345, 1e20, 7)
+    assert [as_text(value) for value in values] == ["0", "0", "5.12e-05", "-12.3", "1e+20", "7"]
 
 
 def test_a_long_title_does_not_widen_the_picture_and_strange_letters_do_not_break_it() -> None:
