@@ -67,6 +67,8 @@ def standouts(
       least_effect, least_gap: as `LEAST_EFFECT` and `LEAST_GAP`. With two classes, the gap is the effect.
     """
     share, amount = effects(shares), effects(evidence)
+    if not len(share.classes):
+        return []
     effect, gap = np.minimum(share.effect, amount.effect), np.minimum(share.gap, amount.gap)
     certain = discoveries(np.maximum(share.p_values, amount.p_values), rate) & (effect >= least_effect)
     found = []

@@ -51,6 +51,11 @@ def test_a_mark_is_found_where_it_is(classes: int, mark: tuple[slice, slice], pl
     assert found.effect > found.gap > 0 or classes == 2
 
 
+def test_one_class_or_none_gives_nothing() -> None:
+    assert standouts({}) == []
+    assert standouts(moments(maps(np.random.default_rng(0), 60))) == []
+
+
 def test_classes_alike_give_nothing() -> None:
     generator = np.random.default_rng(1)
     assert standouts(moments(*(maps(generator, 60) for _ in range(8)))) == []
