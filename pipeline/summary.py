@@ -11,40 +11,44 @@ from typing import Any
 import numpy as np
 
 from pipeline.label_doubts import label_doubts
-from transforms.statistics import DATASET, FIGURES, SUSPICIOUS, Digest, z_score
+from transforms.statistics import DATASET, Digest, standouts
 from transforms.unit import Receipt
-
-# A class is notable if its border or corner mass lies this many standard deviations above the other classes' means.
-NOTABLE_Z = 3.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Notable:
-    """A class whose maps hold unusually much of their mass at the border or in a corner.
+    """A class with more evidence at a place than the other classes have there.
 
     Attributes:
       class_index, class_name: the class.
-      figure: `border_mass` or `corner_mass`.
-      mean: the mean of the figure over the class.
-      others: the mean of the other classes' means.
-      z: the difference of the two in standard deviations of the other classes' means.
+      place: where, in words.
+      y, x: the centre of the cell that stands out most, as fractions of the image's height and width.
+      mean: the part of the class's evidence at the place, on average over its maps.
+      others: the same of the other classes, on average.
+      effect, gap: as in `Standout`: the distances to the mean of the other classes and to the next class.
       images: the number of maps of the class.
     """
 
     class_index: int
     class_name: str | None
-    figure: str
+    place: str
+    y: float
+    x: float
     mean: float
     others: float
-    z: float
+    effect: float
+    gap: float
     images: int
 
     def sentence(self) -> str:
-        where = "in one corner" if self.figure == "corner_mass" else "along the border"
+        """What was found, how much of it, and what to do next."""
         name = repr(self.class_name) if self.class_name else self.class_index
+        digits = 0 if round(100 * self.mean) != round(100 * self.others) else 1
+        where = self.place if self.place in ("along the border", "over most of the image") else f"at the {self.place}"
         return (
-            f"class {name} holds {self.mean:.0%} of its saliency {where}, the other classes {self.others:.0%} "
-            f"(z = {self.z:.1f}, {self.images} maps)"
+            f"class {name} holds {self.mean:.{digits}%} of its evidence {where}, the other classes "
+            f"{self.others:.{digits}%} ({self.effect:.1f} standard deviations more, {self.images:,} maps); "
+            "fullgrad check tells whether the model uses it"
         )
 
 
@@ -62,7 +66,7 @@ class Summary:
       labelled, correct, accuracy: images with a label, those whose label is predicted, and the ratio of the two.
       completeness: p50, p95, p99 and max of the completeness error; None without images, and for methods that do not
         decompose the logit.
-      notable: the classes that stand out, largest z first.
+      notable: the classes that stand out somewhere, the largest effect first.
       repeated_ids: images that share their id with another image; an estimate if there are more than 131,072 ids, and
         None in summaries of earlier versions.
       warnings: what looks wrong with the data, one sentence each.
@@ -91,7 +95,9 @@ class Summary:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Summary:
-        return cls(**{**value, "notable": [Notable(**each) for each in value["notable"]]})
+        # Earlier versions flagged classes by figures of the whole map, without a place.
+        notable = [Notable(**each) for each in value["notable"] if "place" in each]
+        return cls(**{**value, "notable": notable})
 
 
 def summarize(
@@ -136,19 +142,23 @@ def _completeness(dataset: Digest | None) -> dict[str, float] | None:
 
 
 def _notable(digests: Sequence[Digest], class_names: Sequence[str] | None) -> list[Notable]:
-    found = []
-    for figure in SUSPICIOUS:
-        column = FIGURES.index(figure)
-        for digest in digests:
-            z = z_score(figure, digest.class_index, digests) if digest.class_index != DATASET else None
-            if z is None or z < NOTABLE_Z:
-                continue
-            others = [
-                d.means[column]
-                for d in digests
-                if d.class_index not in (DATASET, digest.class_index) and np.isfinite(d.means).all()
-            ]
-            name = class_names[digest.class_index] if class_names else None
-            mean = float(digest.means[column])
-            found.append(Notable(digest.class_index, name, figure, mean, float(np.mean(others)), z, digest.images))
-    return sorted(found, key=lambda notable: -notable.z)
+    classes = [digest for digest in digests if digest.class_index != DATASET]
+    found = standouts(
+        {digest.class_index: digest.share for digest in classes},
+        {digest.class_index: digest.evidence for digest in classes},
+    )
+    return [
+        Notable(
+            class_index=each.class_index,
+            class_name=class_names[each.class_index] if class_names else None,
+            place=each.place,
+            y=each.y,
+            x=each.x,
+            mean=each.share,
+            others=each.others,
+            effect=each.effect,
+            gap=each.gap,
+            images=each.images,
+        )
+        for each in found
+    ]

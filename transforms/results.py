@@ -116,6 +116,7 @@ def _statistics_rows(
         completeness=explanation.completeness_error,
         maps=explanation.maps,
         coarse=resample(unit_mass(explanation.maps), (COARSE, COARSE)),
+        evidence=resample(np.maximum(explanation.maps, 0), (COARSE, COARSE)),
         figures=map_figures(explanation.maps),
     )
 

@@ -20,12 +20,9 @@ from pipeline.report.words import (
     Finding,
     completeness_sentence,
 )
-from transforms.statistics import FIGURES, QUANTILES, SUSPICIOUS
+from transforms.statistics import FIGURES, QUANTILES
 
 _SMALL_SIDE = 14  # of the mean maps in the table of classes
-
-# What a class needs to be flagged, as for summary.json's `notable`.
-_FLAG_Z = 3.0
 
 
 def title_of(results: Results) -> str:
@@ -208,8 +205,8 @@ def _classes(results: Results) -> dict[str, Any]:
 def _flags(results: Results) -> list[list[str]]:
     flags: dict[int, list[str]] = {int(index): [] for index in results.classes.index}
     for notable in results.summary["notable"]:
-        if notable["figure"] in SUSPICIOUS and notable["z"] >= _FLAG_Z:
-            flags[notable["class_index"]].append(notable["figure"].removesuffix("_mass"))
+        if "place" in notable:  # earlier versions flagged classes by figures of the whole map
+            flags[notable["class_index"]].append(notable["place"])
     return list(flags.values())
 
 

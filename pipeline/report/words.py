@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from pipeline.report.reading import ClassTable, Pair, Results
-from transforms.statistics import resample
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,8 +94,6 @@ _HINT = " If the object is not there, the model may rely on something else."
 _PAIRS = 3
 _PAIR_IMAGES = 5
 
-_CORNERS = {(0, 0): "top left", (0, 4): "top right", (4, 0): "bottom left", (4, 4): "bottom right"}
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
@@ -106,7 +101,7 @@ class Finding:
 
     Attributes:
       class_index: the class that it is about.
-      figure: what it is about: the name of a figure, or `confusion`.
+      figure: what it is about: `place` or `confusion`.
       sentence: what stands out, for a reader who does not know the method.
       value, others: the number of the class, and what it is compared with.
       kind: the kind of examples that shows it; None if there is none.
@@ -118,6 +113,10 @@ class Finding:
     value: float
     others: float
     kind: str | None
+
+
+_CORNERS = ("top left", "top right", "bottom left", "bottom right")
+_PHRASES = ("along the border", "over most of the image")  # the places that are no part of the image with a name
 
 
 def class_label(index: int, name: str | None) -> str:
@@ -138,35 +137,24 @@ def findings(results: Results) -> list[Finding]:
 
 def _places(results: Results) -> list[Finding]:
     found: list[Finding] = []
-    classes = results.classes
     for notable in results.summary["notable"]:
-        index, figure = notable["class_index"], notable["figure"]
+        if "place" not in notable:
+            continue  # flagged by an earlier version, by figures of the whole map
+        index, place = notable["class_index"], notable["place"]
         name = class_label(index, notable["class_name"])
-        where = "along the border"
-        if figure == "corner_mass":
-            [row] = np.flatnonzero(classes.index == index)
-            corner = fullest_corner(classes.maps["mean"][row])
-            where = f"in one corner, mostly the {corner}" if corner else "in one corner"
+        own, others = percent(notable["mean"]), percent(notable["others"])
+        where = place if place in _PHRASES else f"at the {place}"
         found.append(
             Finding(
                 index,
-                figure,
-                f"{name}: {percent(notable['mean'])} of its saliency lies {where}; other classes: "
-                f"{percent(notable['others'])}." + (_HINT if index not in {each.class_index for each in found} else ""),
+                "place",
+                f"{name}: {own} of its evidence lies {where}; other classes: {others}." + _HINT,
                 notable["mean"],
                 notable["others"],
-                "corner" if figure == "corner_mass" else "border",
+                {"along the border": "border"}.get(place, "corner" if place in _CORNERS else "typical"),
             )
         )
     return found
-
-
-def fullest_corner(mean_map: np.ndarray | None) -> str | None:
-    """The corner, a fifth by a fifth of the sides, with the most of a mean map [H, W]; None without a map."""
-    if mean_map is None:
-        return None
-    cells = np.abs(resample(mean_map[None], (5, 5))[0])
-    return _CORNERS[max(_CORNERS, key=lambda cell: cells[cell])]
 
 
 def _mistaken(classes: ClassTable, pairs: Sequence[Pair]) -> list[Finding]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.label_doubts import label_doubts
-from transforms.statistics import DATASET, Digest
+from transforms.statistics import DATASET, Digest, Moments
 from transforms.unit import LabelCounts, Receipt, Shard, Unit
 
 
@@ -18,7 +18,8 @@ def doubts(zeros: int = 0, classes: int = 10, **counts: int) -> list[str]:
         for name, labels in (("a", LabelCounts(classes, **counts)), ("b", LabelCounts(classes)), ("c", None))
     ]
     empty = np.zeros(0)
-    digests = [Digest(index, 1, zeros, 0, empty, empty, None, None, 0.0) for index in (0, DATASET)]
+    none = Moments.of(np.zeros((0, 14, 14)))
+    digests = [Digest(index, 1, zeros, 0, empty, empty, none, none, None, None, 0.0) for index in (0, DATASET)]
     return label_doubts(receipts, digests)
 
 

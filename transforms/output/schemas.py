@@ -93,7 +93,7 @@ ERRORS = pa.schema(
 )
 
 # The moments of `ClassStatistics`: each has a column for every field of `Moments`.
-MOMENTS = ("logit", "probability", "map", "coarse", "wrong", "figures")
+MOMENTS = ("logit", "probability", "map", "coarse", "evidence", "share", "wrong", "figures")
 _MOMENT_FIELDS = tuple(f.name for f in dataclasses.fields(Moments))
 
 PARTIALS = pa.schema(

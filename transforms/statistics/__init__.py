@@ -27,6 +27,7 @@ from transforms.statistics.classes import (
 )
 from transforms.statistics.figures import COARSE, FIGURES, map_figures, resample, unit_mass
 from transforms.statistics.repeats import IdCounts, MergeIdCounts
+from transforms.statistics.standout import Standout, standouts
 
 __all__ = [
     "COARSE",
@@ -52,6 +53,7 @@ __all__ = [
     "PartialStatistics",
     "Ranking",
     "Sample",
+    "Standout",
     "class_row",
     "confusion_rows",
     "cosine",
@@ -59,6 +61,7 @@ __all__ = [
     "merged",
     "resample",
     "sample_key",
+    "standouts",
     "unit_mass",
     "z_score",
 ]

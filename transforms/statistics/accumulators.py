@@ -46,6 +46,7 @@ class MapRows:
       completeness: float32 [N], the completeness error; NaN if the method has none.
       maps: float32 [N, H, W], not yet of unit mass.
       coarse: float32 [N, COARSE, COARSE], the coarse maps, of unit mass.
+      evidence: float32 [N, COARSE, COARSE], the sums over each cell of the map's positive part, in the map's own unit.
       figures: float32 [N, len(FIGURES)], the maps' figures.
     """
 
@@ -60,6 +61,7 @@ class MapRows:
     completeness: np.ndarray
     maps: np.ndarray
     coarse: np.ndarray
+    evidence: np.ndarray
     figures: np.ndarray
 
 
@@ -172,6 +174,8 @@ class ClassStatistics:
       predictions: how many of them are predicted as each class; empty for the dataset.
       logit, probability: of the target, over all rows.
       map, coarse: of unit-mass maps, [grid, grid] and [COARSE, COARSE], over the rows whose map has mass.
+      evidence, share: of the maps' positive part, [COARSE, COARSE], in the maps' own unit and of unit mass, over the
+        same rows. For absolute maps, `share` and `coarse` are equal.
       wrong: of unit-mass maps [grid, grid], over the rows whose label is known and is another class.
       figures: [len(FIGURES)], over the rows whose map has mass.
       sample: its columns are `FIGURES` and the completeness error.
@@ -186,6 +190,8 @@ class ClassStatistics:
     probability: Moments
     map: Moments
     coarse: Moments
+    evidence: Moments
+    share: Moments
     wrong: Moments
     figures: Moments
     sample: Sample
@@ -207,6 +213,8 @@ class ClassStatistics:
             probability=moments(),
             map=moments(grid, grid),
             coarse=moments(COARSE, COARSE),
+            evidence=moments(COARSE, COARSE),
+            share=moments(COARSE, COARSE),
             wrong=moments(grid, grid),
             figures=moments(len(FIGURES)),
             sample=sample,
@@ -218,7 +226,18 @@ class ClassStatistics:
         self.labelled += other.labelled
         self.correct += other.correct
         self.predictions.update(other.predictions)
-        for name in ("logit", "probability", "map", "coarse", "wrong", "figures", "sample", "by_logit"):
+        for name in (
+            "logit",
+            "probability",
+            "map",
+            "coarse",
+            "evidence",
+            "share",
+            "wrong",
+            "figures",
+            "sample",
+            "by_logit",
+        ):
             getattr(self, name).merge(getattr(other, name))
         self.largest_error = max(self.largest_error, other.largest_error)
 
@@ -260,6 +279,7 @@ class PartialStatistics:
                 probabilities=rows.probabilities,
                 completeness=rows.completeness,
                 coarse=rows.coarse,
+                evidence=rows.evidence,
                 fine=resample(unit_mass(rows.maps), (self.grid, self.grid)),
                 figures=rows.figures,
             )
@@ -283,6 +303,7 @@ class PartialStatistics:
         groups = list(zip(found.tolist(), np.split(by_class, starts[1:]), strict=True))
         with_figures = np.isfinite(rows.figures).all(axis=1)
         wrong = with_figures & (rows.labels >= 0) & (rows.labels != rows.targets)
+        share = unit_mass(rows.evidence)
         columns = np.concatenate([rows.figures, rows.completeness[:, None]], axis=1)
         dataset = self._of(DATASET)
         for class_index, chosen in groups:
@@ -293,6 +314,8 @@ class PartialStatistics:
                 ("probability", rows.probabilities[chosen]),
                 ("map", rows.fine[has_mass]),
                 ("coarse", rows.coarse[has_mass]),
+                ("evidence", rows.evidence[has_mass]),
+                ("share", share[has_mass]),
                 ("wrong", rows.fine[chosen[wrong[chosen]]]),
                 ("figures", rows.figures[has_mass]),
             ):
@@ -334,6 +357,7 @@ class _PendingRows:
     probabilities: np.ndarray
     completeness: np.ndarray
     coarse: np.ndarray
+    evidence: np.ndarray
     fine: np.ndarray
     figures: np.ndarray
 

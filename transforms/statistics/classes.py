@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from transforms.statistics.accumulators import DATASET, ClassStatistics, Ranking
+from transforms.statistics.accumulators import DATASET, ClassStatistics, Moments, Ranking
 from transforms.statistics.figures import FIGURES
 
 QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
@@ -28,6 +28,7 @@ class Digest:
       labelled, correct: as in `ClassStatistics`.
       means: float64 [len(FIGURES)], the mean figures; NaN if no map has mass.
       coarse: float64 [14, 14], the mean coarse map.
+      evidence, share: of [14, 14], as in `ClassStatistics`.
       map: float64 [grid, grid], the mean map. Only for the dataset; None for a class.
       errors: float64 [n], the sample's completeness errors without NaN. Only for the dataset; None for a class.
       largest_error: the largest completeness error; 0 if there are none.
@@ -39,6 +40,8 @@ class Digest:
     correct: int
     means: np.ndarray
     coarse: np.ndarray
+    evidence: Moments
+    share: Moments
     map: np.ndarray | None
     errors: np.ndarray | None
     largest_error: float
@@ -54,6 +57,8 @@ class Digest:
             correct=statistics.correct,
             means=figures.mean if figures.count else np.full_like(figures.mean, np.nan),
             coarse=statistics.coarse.mean,
+            evidence=statistics.evidence,
+            share=statistics.share,
             map=statistics.map.mean if whole else None,
             errors=_completeness_errors(statistics) if whole else None,
             largest_error=statistics.largest_error,

@@ -209,10 +209,10 @@ def test_findings_have_numbers_of_the_classes_and_words_for_newcomers(
         "SELECT max(corner_mass_mean) FILTER (class = 0), avg(corner_mass_mean) FILTER (class > 0) "
         "FROM '$/classes.parquet'",
     )
-    assert first["figure"] == "corner_mass"
+    assert first["figure"] == "place"
     same([first["value"], first["others"]], [own, others])
-    assert first["sentence"].startswith(f"octagon: {100 * own:.0f}\u00a0% of its saliency lies in one corner, ")
-    assert f"mostly the bottom right; other classes: {100 * others:.1f}\u00a0%." in first["sentence"]
+    assert first["sentence"].startswith(f"octagon: {100 * own:.0f}\u00a0% of its evidence lies at the bottom right; ")
+    assert f"other classes: {100 * others:.1f}\u00a0%." in first["sentence"]
     for each in index["findings"]:
         if each["figure"] == "confusion":
             [(most, labelled)] = query(
@@ -222,4 +222,4 @@ def test_findings_have_numbers_of_the_classes_and_words_for_newcomers(
             )
             assert (each["value"], each["others"]) == (most, labelled)
     flagged = [flags for flags in index["classes"]["flags"] if flags]
-    assert flagged == [["corner", "border"]]
+    assert flagged == [["bottom right"]]

@@ -26,6 +26,7 @@ def random_rows(count: int, seed: int) -> MapRows:
         completeness=generator.random(count).astype(np.float32),
         maps=maps,
         coarse=resample(unit_mass(maps), (COARSE, COARSE)),
+        evidence=resample(np.maximum(maps, 0), (COARSE, COARSE)),
         figures=map_figures(maps),
     )
 
@@ -34,7 +35,7 @@ def assert_equal(a: ClassStatistics, b: ClassStatistics) -> None:
     assert (a.labelled, a.correct, a.largest_error) == (b.labelled, b.correct, b.largest_error)
     assert a.predictions == b.predictions
     assert a.predictions.total() in (0, a.labelled), "the dataset has none"
-    for name in ("logit", "probability", "map", "coarse", "wrong", "figures"):
+    for name in ("logit", "probability", "map", "coarse", "evidence", "share", "wrong", "figures"):
         x, y = getattr(a, name), getattr(b, name)
         assert x.count == y.count
         np.testing.assert_allclose(x.mean, y.mean, rtol=1e-9, atol=1e-12)

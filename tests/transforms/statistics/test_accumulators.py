@@ -74,3 +74,16 @@ def test_moments_are_numpy_s() -> None:
         merged.merge(Moments.of(values[slice(*part)]))
     np.testing.assert_allclose(merged.mean, values.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(merged.std(), values.std(axis=0), rtol=1e-6)
+
+
+def test_evidence_is_averaged_in_its_own_unit_and_as_shares_over_the_maps_with_mass() -> None:
+    rows = random_rows(40, 0)
+    partial = PartialStatistics(GRID)
+    partial.add(rows)
+    for class_index in np.unique(rows.targets).tolist():
+        chosen = rows.evidence[(rows.targets == class_index) & np.isfinite(rows.figures).all(axis=1)]
+        statistics = partial.classes[class_index]
+        np.testing.assert_allclose(statistics.evidence.mean, chosen.mean(axis=0), rtol=1e-5)
+        shares = chosen / chosen.sum(axis=(1, 2), keepdims=True)
+        np.testing.assert_allclose(statistics.share.mean, shares.mean(axis=0), rtol=1e-5)
+        assert statistics.share.count == statistics.coarse.count == len(chosen)

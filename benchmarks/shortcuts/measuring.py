@@ -1,0 +1,53 @@
+"""Measures a case: trains its model, finds which shortcuts it uses, and explains its test images; all cached."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from benchmarks.shortcuts.case import Case, Truth
+from benchmarks.shortcuts.evidence import Evidence, read_evidence
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measured:
+    """A case and all that statistics are made of.
+
+    Attributes:
+      case: the case.
+      evidence: of its test images.
+      truths: of its shortcuts, in their order.
+    """
+
+    case: Case
+    evidence: Evidence
+    truths: list[Truth]
+
+
+def measure(case: Case, folder: pathlib.Path, package: str | None) -> Measured:
+    """Trains, explains and tests a case, as far as the folder does not hold it yet."""
+    known, explained = folder / f"{case.name}.json", folder / f"{case.name}.npz"
+    if not is_measured(case, folder):
+        import keras  # slow, and not needed to count what is cached
+
+        from benchmarks.shortcuts import models
+        from benchmarks.shortcuts.explaining import write_evidence
+
+        folder.mkdir(parents=True, exist_ok=True)
+        model = models.trained(case, folder, package)
+        if not known.exists():
+            truths = models.truths(case, model)
+            known.write_text(json.dumps([{k: v.tolist() for k, v in dataclasses.asdict(t).items()} for t in truths]))
+        data = models.dataset(case, models.TEST)
+        write_evidence(model, data.images, data.labels, explained)
+        keras.utils.clear_session()
+    truths = [Truth(**{k: np.asarray(v) for k, v in each.items()}) for each in json.loads(known.read_text())]
+    return Measured(case, read_evidence(explained), truths)
+
+
+def is_measured(case: Case, folder: pathlib.Path) -> bool:
+    """Whether the folder holds all of a case's results."""
+    return all((folder / f"{case.name}.{ending}").exists() for ending in ("json", "npz"))
