@@ -205,8 +205,10 @@ def _prepare_file_systems(args: argparse.Namespace, beam_options: Sequence[str])
     from pipeline.engines.options import UnusableEngine, check_options
     from transforms.filesystems import UnusableFileSystem, check_file_system, use_options
 
-    words = {"model": "MODEL", "weights": "--weights", "output": "OUTPUT", "other": "B", "to": "--to"}
+    words = {"model": "MODEL", "weights": "--weights", "output": "OUTPUT", "other": "B"}
     named = {word: getattr(args, name) for name, word in words.items() if name in args}
+    if args.command in ("report", "compare"):  # the other commands write only to this machine
+        named["--to"] = args.to
     try:
         check_options(beam_options, "the options after --")
         use_options(beam_options)

@@ -12,8 +12,8 @@ from transforms.statistics.effects import FALSE_DISCOVERIES, discoveries, effect
 
 # The least effect that is worth a look, and the least lead over the class that comes second in the same cell. Smaller
 # ones are common among classes without a shortcut, since objects have places: docs/shortcuts.md shows how common.
-LEAST_EFFECT = 0.5
-LEAST_GAP = 0.3
+LEAST_EFFECT = 0.7
+LEAST_GAP = 0.6
 
 _ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 
