@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.table import Table
 
 from pipeline.comparison.classes import ComparedClasses
@@ -60,8 +62,27 @@ def write_comparison(a: str, b: str, to: str) -> ComparedClasses:
         if not classes.of:
             raise CannotCompare(_nothing_in_common(first, second))
     table = [classes.of[index].row(index) for index in sorted(classes.of)]
-    written.write_table(written.file("comparison_classes.parquet"), pa.Table.from_pylist(table, COMPARED_CLASSES))
+    # Read later beside one output alone, the file says what the two were.
+    sides = {side: _told(output) for side, output in (("A", first), ("B", second))}
+    schema = written.schema(COMPARED_CLASSES)
+    schema = schema.with_metadata({**schema.metadata, "fullgrad.compared": json.dumps(sides)})
+    with written.writing(written.file("comparison_classes.parquet")) as sink:
+        pq.write_table(pa.Table.from_pylist(table, schema), sink, compression="zstd")
     return classes
+
+
+def _told(output: Output) -> dict[str, str]:
+    """What an output is, by names in words."""
+    run = output.read_json("run.json") or {}
+    model, explain = run.get("model", {}), run.get("configuration", {}).get("explain", {})
+    facts = {
+        "Output": output.path,
+        "Model": model.get("name"),
+        "Method": ", ".join(str(explain[name]) for name in ("method", "maps") if name in explain),
+        "Run": run.get("run"),
+        "Fingerprint": output.fingerprint,
+    }
+    return {name: str(text) for name, text in facts.items() if text}
 
 
 def _opened(path: str) -> Output:

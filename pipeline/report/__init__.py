@@ -2,6 +2,6 @@
 
 from pipeline.report.build import Built, build_report
 from pipeline.report.folder import UnusableFolder
-from pipeline.report.reading import UnusableResults
+from pipeline.report.unusable import UnusableResults
 
 __all__ = ["Built", "UnusableFolder", "UnusableResults", "build_report"]

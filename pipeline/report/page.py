@@ -10,17 +10,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 # In this order they are joined into the page. Each file uses only what stands before it, until the page starts.
-STYLES = ("base.css", "views.css")
+STYLES = ("base.css", "views.css", "findings.css")
 SCRIPTS = (
     "store.js",
     "elements.js",
     "colours.js",
     "maps.js",
     "charts.js",
+    "checked.js",
     "overview.js",
     "classes.js",
     "class.js",
     "image.js",
+    "comparison.js",
     "router.js",
 )
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import datetime
 import posixpath
+import shlex
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
+from pipeline.report.checked import Evidence, checks_value, class_checks_value
+from pipeline.report.compared import comparison_value
 from pipeline.report.numbers import CodedMap, half_width, plain, plain_list, small, wilson
 from pipeline.report.reading import ClassExamples, ClassTable, Example, FailureKind, Pair, Results
 from pipeline.report.sprites import Sprite
@@ -30,13 +34,19 @@ def title_of(results: Results) -> str:
     return f"What “{results.run['model']['name']}” looks at"
 
 
-def index_value(results: Results, found: list[Finding], missing: list[str]) -> dict[str, Any]:
+def index_value(
+    results: Results,
+    found: list[Finding],
+    missing: list[str],
+    addresses: Mapping[tuple[str, int], tuple[int, str, str]],
+) -> dict[str, Any]:
     """What the overview and the table of classes show.
 
     Args:
       results: the output.
       found: what stands out.
       missing: sentences about what the output lacks.
+      addresses: for images of the comparison that are examples, by shard and index: class, kind and key.
     """
     return {
         "title": title_of(results),
@@ -71,6 +81,9 @@ def index_value(results: Results, found: list[Finding], missing: list[str]) -> d
         "quantiles": list(QUANTILES),
         "classes": _classes(results),
         "dataset": None if results.dataset is None else _dataset(results.dataset),
+        "checks": checks_value(results.checks),
+        "check_command": f"fullgrad check {shlex.quote(results.output.path)}",
+        "comparison": comparison_value(results.comparison, addresses),
     }
 
 
@@ -84,7 +97,14 @@ def missing_sentences(results: Results, *, examples: bool, images: bool) -> list
     return missing
 
 
-def class_value(results: Results, row: int, examples: ClassExamples, sprite: Sprite | None) -> dict[str, Any]:
+def class_value(
+    results: Results,
+    row: int,
+    examples: ClassExamples,
+    sprite: Sprite | None,
+    evidence: Evidence,
+    evidence_sprite: Sprite | None,
+) -> dict[str, Any]:
     """What the page of one class and of its examples shows; `row` is the class's row in `results.classes`."""
     classes = results.classes
     index = int(classes.index[row])
@@ -101,9 +121,8 @@ def class_value(results: Results, row: int, examples: ClassExamples, sprite: Spr
             for kind, choices in examples.kinds.items()
         },
         "examples": [_example(each) for each in examples.examples],
-        "sprite": None
-        if sprite is None
-        else {"columns": sprite.columns, "cell": [sprite.cell_width, sprite.cell_height], "sizes": sprite.sizes},
+        "sprite": None if sprite is None else sprite.value(),
+        "checks": class_checks_value((results.checks or {}).get(index), evidence, evidence_sprite),
     }
 
 

@@ -14,6 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
+from pipeline.report.checked import read_checks
+from pipeline.report.compared import Comparison, read_comparison
+from pipeline.report.unusable import UnusableResults
 from transforms.filesystems import STORE_ERRORS
 from transforms.output import Output, read_table
 from transforms.output.files import open_file
@@ -31,10 +34,6 @@ _PLAIN = (
     "image_id shard index label label_name predicted predicted_name target target_rank logit probability explained "
     "contrast_class input_term bias_term unlocated_term completeness_error similarity"
 ).split()
-
-
-class UnusableResults(ValueError):
-    """A folder has no results of a finished run. One sentence says what would be right."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -202,6 +201,8 @@ class Results:
       dataset: one row, of all images; None if the output has none.
       pairs: labels and predictions; None if the output has no confusion.parquet.
       failures: the most frequent kind first.
+      checks: the findings of each class, by the columns of checks.parquet; None without a check.
+      comparison: None if the output was not compared.
     """
 
     output: Output
@@ -211,6 +212,8 @@ class Results:
     dataset: ClassTable | None
     pairs: tuple[Pair, ...] | None
     failures: tuple[FailureKind, ...]
+    checks: dict[int, list[dict[str, Any]]] | None
+    comparison: Comparison | None
 
 
 def read_results(path: str) -> Results:
@@ -241,6 +244,8 @@ def read_results(path: str) -> Results:
             dataset=ClassTable.of(whole) if whole.num_rows else None,
             pairs=None if pairs is None else tuple(Pair(**row) for row in pairs.to_pylist()),
             failures=tuple(_failures(output)),
+            checks=read_checks(output),
+            comparison=read_comparison(output),
         )
     except UnusableResults:
         raise

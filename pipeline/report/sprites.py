@@ -6,6 +6,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -35,6 +36,10 @@ class Sprite:
     cell_width: int
     cell_height: int
     sizes: tuple[tuple[int, int] | None, ...]
+
+    def value(self) -> dict[str, Any]:
+        """How the page finds the images in the file."""
+        return {"columns": self.columns, "cell": [self.cell_width, self.cell_height], "sizes": self.sizes}
 
 
 def make_sprite(images: Sequence[bytes | None]) -> Sprite | None:

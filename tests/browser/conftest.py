@@ -11,7 +11,7 @@ import pytest
 from tests.browser.axe import axe_source
 from tests.browser.bidi import BROWSERS, Browser, Unavailable
 from tests.cluster.missing import skip_or_fail
-from tests.pipeline.report.conftest import output  # noqa: F401
+from tests.pipeline.report.conftest import output, tested  # noqa: F401
 
 
 def _started(name: str, *, dark: bool) -> Iterator[Browser]:

@@ -17,6 +17,7 @@ function classView(index, loaded) {
     classFindings(index, name),
     el("h2", { class: "hidden" }, "Maps"),
     classMaps(name, loaded),
+    classChecks(name, loaded),
     examples(index, name, loaded),
     el("h2", {}, "Mistaken for each other"),
     mistaken(name, loaded),

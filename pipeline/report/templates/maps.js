@@ -59,18 +59,23 @@ function mapCanvas(map, over = false) {
   return canvas;
 }
 
-/** A canvas with one image of a sprite, pixel for pixel; null if there is none. */
+/** A canvas with one example's image, pixel for pixel; null if there is none. */
 function imageCanvas(loaded, place) {
-  const size = loaded.data.sprite?.sizes[place];
+  return spriteCanvas(loaded.data.sprite, loaded.sprite, place);
+}
+
+/** A canvas with one image of a sprite, pixel for pixel; `layout` says where it is. Null if there is none. */
+function spriteCanvas(layout, sprite, place) {
+  const size = layout?.sizes[place];
   if (!size) return null;
-  const { columns, cell } = loaded.data.sprite;
+  const { columns, cell } = layout;
   const [width, height] = size;
   const canvas = el("canvas", { class: Math.max(width, height) < 96 ? "photo hard" : "photo", "aria-hidden": "true" });
   canvas.width = width;
   canvas.height = height;
   const left = (place % columns) * cell[0];
   const top = Math.floor(place / columns) * cell[1];
-  canvas.getContext("2d").drawImage(loaded.sprite, left, top, width, height, 0, 0, width, height);
+  canvas.getContext("2d").drawImage(sprite, left, top, width, height, 0, 0, width, height);
   return canvas;
 }
 

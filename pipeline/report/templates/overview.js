@@ -3,14 +3,16 @@
 const FINDINGS_SHOWN = 12;
 
 function overview() {
-  const { title, totals, completeness, findings, failures, warnings, missing, run } = fullgrad.results;
+  const { title, totals, completeness, findings, failures, warnings, missing, run, checks } = fullgrad.results;
   return [
     el("h1", {}, title),
     el("p", { class: "lead" }, summaryOf(totals)),
     warnings.map((sentence) => el("p", { class: "warning" }, el("strong", {}, "Warning: "), sentence)),
     missing.map((sentence) => el("p", { class: "note" }, sentence)),
+    checks && checksOverview(checks),
     el("h2", {}, "What stands out"),
     findings.length ? findingList(findings) : el("p", { class: "lead" }, NOTHING),
+    checks ? null : uncheckedNote(),
     tiles(totals, completeness),
     el("h2", {}, "Do the explanations add up?"),
     el("p", { class: "lead" }, completeness.sentence),

@@ -8,6 +8,7 @@ function startRouter() {
     document.getElementById("main").replaceChildren(el("p", {}, "data/index.js cannot be read: keep it beside this page."));
     return;
   }
+  document.querySelector("nav [data-view=comparison]").hidden = fullgrad.results.comparison === null;
   window.addEventListener("hashchange", () => show(true));
   window.addEventListener("keydown", byKeyboard);
   document.getElementById("skip").addEventListener("click", (event) => {
@@ -36,6 +37,7 @@ async function show(moved) {
       if (request !== requests) return;
     }
     if (wanted.view === "classes") content = classesView();
+    else if (wanted.view === "comparison") content = comparisonView();
     else if (wanted.view === "class") content = classView(wanted.index, loaded);
     else if (wanted.view === "image") {
       place = loaded.data.examples.findIndex((example) => example.key === wanted.key);
@@ -52,7 +54,7 @@ async function show(moved) {
   main.dataset.view = wanted.view;
   main.dataset.shown = location.hash;
   for (const link of document.querySelectorAll("nav [data-view]")) {
-    const inside = link.dataset.view === (wanted.view === "overview" ? "overview" : "classes");
+    const inside = link.dataset.view === (["class", "image"].includes(wanted.view) ? "classes" : wanted.view);
     if (inside) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }

@@ -2,7 +2,7 @@
 
 const fullgrad = (() => {
   const KEPT = 24; // classes in memory; the least recently opened one goes first
-  const loaded = new Map(); // class → promise of {data, sprite}
+  const loaded = new Map(); // class → promise of {data, sprite, checked}
   const waiting = new Map(); // class → function that takes its data
 
   const script = (path) =>
@@ -28,7 +28,11 @@ const fullgrad = (() => {
     await script(`data/c${index}.js`);
     waiting.delete(index);
     if (data === null) throw new Error(`data/c${index}.js has no data of this class`);
-    return { data, sprite: data.sprite === null ? null : await image(`thumbs/c${index}.jpg`) };
+    const [sprite, checked] = await Promise.all([
+      data.sprite && image(`thumbs/c${index}.jpg`),
+      data.checks?.sprite && image(`thumbs/c${index}-checked.jpg`),
+    ]);
+    return { data, sprite, checked };
   };
 
   return {
@@ -44,7 +48,7 @@ const fullgrad = (() => {
       waiting.get(index)?.(value);
     },
 
-    /** A promise of a class's data and of its sprite, an image element or null. */
+    /** A promise of a class's data and of its sprites, of examples and of its check: image elements or null. */
     load(index) {
       const promise = loaded.get(index) ?? fetchClass(index);
       loaded.delete(index);

@@ -19,6 +19,7 @@ from pipeline.checks.choice import choose, read_pool
 from pipeline.checks.command import check_output
 from pipeline.cli import main
 from tests.pipeline.checks.conftest import IMAGES, NAMES, Outputs
+from tests.pipeline.report.data import class_of, index_of
 from transforms.output import Output, read_table
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -146,3 +147,16 @@ def test_what_cannot_be_checked_is_refused_in_one_sentence(
 ) -> None:
     assert main(["check", *(each.format(out=outputs.plain) for each in arguments)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_report_shows_a_check_first_with_its_pictures(outputs: Outputs, tmp_path: pathlib.Path) -> None:
+    assert main(["report", str(outputs.checked), "--to", str(tmp_path / "page")]) == 0
+    first = index_of(tmp_path / "page")["checks"]["listed"][0]
+    assert (first["class_name"], first["main"], first["sentence"]) == (
+        "marked",
+        True,
+        checks(outputs.checked)[0]["sentence"],
+    )
+    page = class_of(tmp_path / "page", 0)["checks"]
+    assert {pair["kind"] for pair in page["pairs"]} == {"covered", "pasted", "evidence"}
+    assert len(page["findings"]) == 5

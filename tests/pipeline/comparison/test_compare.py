@@ -15,6 +15,7 @@ from PIL import Image
 from pipeline.cli import main, run_config
 from pipeline.config import Config
 from tests import shards
+from tests.pipeline.report.data import index_of
 from tests.samples import configuration, encoded_images
 from transforms.output import read_maps, read_table
 from transforms.statistics import DATASET
@@ -106,6 +107,12 @@ def test_a_changed_model_shows_what_changed(outputs: dict[str, Any], capsys: pyt
         np.testing.assert_allclose(row["probability_shift_mean"], shift, rtol=1e-5, atol=1e-7)
         assert row["cosine_low"] <= row["cosine_mean"] <= row["cosine_high"]
         assert row["changed_low"] <= changed_images / images <= row["changed_high"]
+
+    assert main(["report", changed]) == 0
+    shown = index_of(pathlib.Path(changed, "report"))["comparison"]
+    assert (shown["sides"]["A"]["Output"], shown["sides"]["B"]["Output"]) == (first, changed)
+    assert (shown["classes"]["images"][0], shown["classes"]["changed"][0]) == (60, changes)
+    assert len(shown["changed"]) == min(24, changes)
 
 
 def test_outputs_that_cannot_be_compared_are_refused(
