@@ -17,10 +17,14 @@ def doubts(zeros: int = 0, classes: int = 10, **counts: int) -> list[str]:
         Receipt(Unit(Shard(name, "tfrecord", 1)), "run", 1, 1, {}, 0.0, 1.0, "host/1", 1, labels=labels)
         for name, labels in (("a", LabelCounts(classes, **counts)), ("b", LabelCounts(classes)), ("c", None))
     ]
-    empty = np.zeros(0)
-    none = Moments.of(np.zeros((0, 14, 14)))
-    digests = [Digest(index, 1, zeros, 0, empty, empty, none, none, None, None, 0.0) for index in (0, DATASET)]
+    digests = [digest(index, zeros, 0) for index in (0, DATASET)]
     return label_doubts(receipts, digests)
+
+
+def digest(class_index: int, labelled: int, correct: int) -> Digest:
+    """A digest with nothing but counts."""
+    empty, none = np.zeros(0), Moments.of(np.zeros((0, 14, 14)))
+    return Digest(class_index, 1, labelled, correct, empty, empty, none, none, None, None, 0.0)
 
 
 def of_classes(*recalls: tuple[int, int], classes: int | None = None) -> list[str]:
@@ -28,9 +32,8 @@ def of_classes(*recalls: tuple[int, int], classes: int | None = None) -> list[st
     labelled, correct = (sum(each) for each in zip(*recalls, strict=True))
     counts = LabelCounts(classes or len(recalls), labelled=labelled, correct=correct)
     receipt = Receipt(Unit(Shard("a", "tfrecord", 1)), "run", 1, 1, {}, 0.0, 1.0, "host/1", 1, labels=counts)
-    empty = np.zeros(0)
-    digests = [Digest(i, 1, n, c, empty, empty, None, None, 0.0) for i, (n, c) in enumerate(recalls)]
-    return label_doubts([receipt], [*digests, Digest(DATASET, 1, labelled, correct, empty, empty, None, None, 0.0)])
+    digests = [digest(i, n, c) for i, (n, c) in enumerate(recalls)]
+    return label_doubts([receipt], [*digests, digest(DATASET, labelled, correct)])
 
 
 @pytest.mark.parametrize(
