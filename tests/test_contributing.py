@@ -108,5 +108,7 @@ def test_every_file_that_contributing_links_to_is_there() -> None:
 
 
 def test_every_benchmark_is_named() -> None:
-    modules = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()}
+    folder = ROOT / "benchmarks"
+    modules = {path.stem for path in folder.glob("*.py") if "__main__" in path.read_text()}
+    modules |= {path.parent.name for path in folder.glob("*/__main__.py")}
     assert set(re.findall(r"python -m benchmarks\.(\w+)", TEXT)) == modules
