@@ -93,7 +93,8 @@ function checkedLine(finding) {
 async function showChanges(strip, { class: index, kind }) {
   const loaded = await fullgrad.load(index).catch(() => null);
   const pairs = loaded?.data.checks?.pairs.filter((pair) => pair.finding === kind && pair.kind !== "evidence") ?? [];
-  const chosen = ["covered", "pasted"].flatMap((which) => pairs.filter((pair) => pair.kind === which).slice(0, 2));
+  const covered = pairs.filter((pair) => pair.kind === "covered").slice(0, 2);
+  const chosen = [...covered, ...pairs.filter((pair) => pair.kind === "pasted").slice(0, 4 - covered.length)];
   if (chosen.length) strip.append(...chosen.map((pair) => change(loaded, pair)));
   else strip.remove();
 }
