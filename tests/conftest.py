@@ -7,6 +7,30 @@ import pathlib
 
 import pytest
 
+# What takes longest, and so begins first. Tests of a group stay in one process: servers are started once, and no two
+# processes fetch their programs at the same time.
+_GROUPS = {
+    "tests/cluster/": "cluster",
+    "tests/pipeline/engines/test_job_servers.py": "cluster",
+    "tests/test_image.py": "image",
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--dist=loadgroup`, keeps the tests of a file in one process: they share what their fixtures make."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    order = {name: place for place, name in enumerate(dict.fromkeys(_GROUPS.values()))}
+
+    def group_of(item: pytest.Item) -> str:
+        file = item.nodeid.partition("::")[0]
+        return next((group for start, group in _GROUPS.items() if file.startswith(start)), file)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    if config.getoption("dist") == "loadgroup" or hasattr(config, "workerinput"):
+        items.sort(key=lambda item: order.get(group_of(item), len(order)))
+
 
 @pytest.fixture(scope="session")
 def test_data() -> pathlib.Path:
