@@ -196,10 +196,14 @@ function checkedTable(name, finding) {
 
 function checkedNote(finding) {
   const { q_cover, q_add, accuracy_before, accuracy_after } = finding;
+  const tests = [
+    finding.turned !== null && `covering ${number(q_cover)}`,
+    finding.added !== null && `adding ${number(q_add)}`,
+  ].filter(Boolean);
   return [
     "The ends of 95\u00a0% intervals are below the numbers. An image is turned if its prediction changes.",
     accuracy_before !== null && ` Covering takes the accuracy from ${percent(accuracy_before)} to ${percent(accuracy_after)}.`,
-    ` q, corrected for all tests: covering ${number(q_cover)}, adding ${number(q_add)}.`,
+    tests.length > 0 && ` q, corrected for all tests: ${tests.join(", ")}.`,
   ].filter(Boolean);
 }
 
