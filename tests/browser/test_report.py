@@ -54,6 +54,8 @@ def test_the_overview_begins_with_the_class_that_stands_out(browser: Browser, ou
     failures = texts(browser, ".failure summary")
     assert [words.split()[0] for words in failures] == ["UndecodableImage", "NoImage"]
     assert "<b>truncated</b>" in text(browser, ".failure li"), "a message is text"
+    assert text(browser, ".unchecked") == f"fullgrad check {output} tests whether the model uses what stands out."
+    assert not browser.evaluate("document.querySelector('nav [data-view=comparison]').checkVisibility()")
 
 
 def test_every_view_shows_its_class_or_image(browser: Browser, output: pathlib.Path) -> None:

@@ -93,7 +93,8 @@ function checkedLine(finding) {
 async function showChanges(strip, { class: index, kind }) {
   const loaded = await fullgrad.load(index).catch(() => null);
   const pairs = loaded?.data.checks?.pairs.filter((pair) => pair.finding === kind && pair.kind !== "evidence") ?? [];
-  const chosen = ["covered", "pasted"].flatMap((which) => pairs.filter((pair) => pair.kind === which).slice(0, 2));
+  const covered = pairs.filter((pair) => pair.kind === "covered").slice(0, 2);
+  const chosen = [...covered, ...pairs.filter((pair) => pair.kind === "pasted").slice(0, 4 - covered.length)];
   if (chosen.length) strip.append(...chosen.map((pair) => change(loaded, pair)));
   else strip.remove();
 }
@@ -195,10 +196,14 @@ function checkedTable(name, finding) {
 
 function checkedNote(finding) {
   const { q_cover, q_add, accuracy_before, accuracy_after } = finding;
+  const tests = [
+    finding.turned !== null && `covering ${number(q_cover)}`,
+    finding.added !== null && `adding ${number(q_add)}`,
+  ].filter(Boolean);
   return [
     "The ends of 95\u00a0% intervals are below the numbers. An image is turned if its prediction changes.",
     accuracy_before !== null && ` Covering takes the accuracy from ${percent(accuracy_before)} to ${percent(accuracy_after)}.`,
-    ` q, corrected for all tests: covering ${number(q_cover)}, adding ${number(q_add)}.`,
+    tests.length > 0 && ` q, corrected for all tests: ${tests.join(", ")}.`,
   ].filter(Boolean);
 }
 
