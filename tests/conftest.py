@@ -16,6 +16,7 @@ _GROUPS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With `--dist=loadgroup`, keeps the tests of a file in one process: they share what their fixtures make."""
     if not config.pluginmanager.hasplugin("xdist"):
