@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 import pytest
 
-# What takes longest, and so begins first. Tests of a group stay in one process: servers are started once, and no two
-# processes fetch their programs at the same time.
+# Tests that run in one process, although they are in several files: servers are started once, and no two processes
+# fetch their programs at the same time. They take longest, so they begin first.
 _GROUPS = {
     "tests/cluster/": "cluster",
     "tests/pipeline/engines/test_job_servers.py": "cluster",
@@ -16,21 +17,27 @@ _GROUPS = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--dist=loadgroup`, keeps the tests of a file in one process: they share what their fixtures make."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    order = {name: place for place, name in enumerate(dict.fromkeys(_GROUPS.values()))}
+def _group_of(nodeid: str) -> str:
+    """The group of a test; that of most tests is their file, as they share what its fixtures make."""
+    file = nodeid.partition("::")[0]
+    return next((group for start, group in _GROUPS.items() if file.startswith(start)), file)
 
-    def group_of(item: pytest.Item) -> str:
-        file = item.nodeid.partition("::")[0]
-        return next((group for start, group in _GROUPS.items() if file.startswith(start)), file)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    if config.getoption("dist") == "loadgroup" or hasattr(config, "workerinput"):
-        items.sort(key=lambda item: order.get(group_of(item), len(order)))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the groups first."""
+    items.sort(key=lambda item: _group_of(item.nodeid) not in _GROUPS.values())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With pytest-xdist, gives each process whole groups."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group_of(nodeid)
+
+    return Groups(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="session")
