@@ -11,6 +11,7 @@ from scipy import stats
 from pipeline.comparison.pairs import Pairs
 from pipeline.comparison.schemas import AVERAGED
 from transforms.statistics import COARSE, DATASET, FIGURES, Moments
+from transforms.statistics.effects import mean_interval
 
 _LEVEL = 0.95
 
@@ -49,26 +50,17 @@ class ComparedClass:
             "changed_high": changed.high,
         }
         for name, moments in zip(AVERAGED, self.averages, strict=True):
-            low, high = _interval(moments)
+            low, high = mean_interval(moments, _LEVEL)
             mean = float(moments.mean) if moments.count else np.nan
             row |= {
                 f"{name}_{what}": None if np.isnan(value) else float(value)
                 for what, value in (("mean", mean), ("low", low), ("high", high))
             }
-        low, high = _interval(self.shift)
+        low, high = mean_interval(self.shift, _LEVEL)
         row["shift_map"] = self.shift.mean.ravel() if self.shift.count else None
         certain = self.shift.count > 1
         row["shift_map_low"], row["shift_map_high"] = (low.ravel(), high.ravel()) if certain else (None, None)
         return row
-
-
-def _interval(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """The interval of the mean by Student's t; NaN for fewer than two values."""
-    if moments.count < 2:
-        return (np.full(moments.mean.shape, np.nan),) * 2
-    error = np.sqrt(moments.squares / (moments.count - 1) / moments.count)
-    half = stats.t.ppf((1 + _LEVEL) / 2, moments.count - 1) * error
-    return moments.mean - half, moments.mean + half
 
 
 class ComparedClasses:
