@@ -15,7 +15,15 @@ from transforms.statistics.accumulators import (
     merged,
     sample_key,
 )
-from transforms.statistics.candidates import EXAMPLES_OF_KIND, KINDS, SCORES, Candidates, MergeCandidates
+from transforms.statistics.candidates import (
+    CLUSTER,
+    EXAMPLES_OF_KIND,
+    KINDS,
+    NAMES,
+    SCORES,
+    Candidates,
+    MergeCandidates,
+)
 from transforms.statistics.classes import (
     QUANTILES,
     SUSPICIOUS,
@@ -25,24 +33,31 @@ from transforms.statistics.classes import (
     cosine,
     z_score,
 )
+from transforms.statistics.clusters import LEAST_IMAGES as LEAST_IMAGES_OF_CLUSTERS
+from transforms.statistics.clusters import VIEWS, Clusters, Peak, find_clusters, peak_of, view_rows
 from transforms.statistics.figures import COARSE, FIGURES, map_figures, resample, unit_mass
 from transforms.statistics.repeats import IdCounts, MergeIdCounts
 from transforms.statistics.standout import Standout, standouts
 
 __all__ = [
+    "CLUSTER",
     "COARSE",
     "DATASET",
     "EXAMPLES_OF_KIND",
     "EXTREMES",
     "FIGURES",
     "KINDS",
+    "LEAST_IMAGES_OF_CLUSTERS",
+    "NAMES",
     "QUANTILES",
     "SAMPLE_OF_CLASS",
     "SAMPLE_OF_DATASET",
     "SCORES",
     "SUSPICIOUS",
+    "VIEWS",
     "Candidates",
     "ClassStatistics",
+    "Clusters",
     "Digest",
     "IdCounts",
     "MapRows",
@@ -51,17 +66,21 @@ __all__ = [
     "MergeRankings",
     "Moments",
     "PartialStatistics",
+    "Peak",
     "Ranking",
     "Sample",
     "Standout",
     "class_row",
     "confusion_rows",
     "cosine",
+    "find_clusters",
     "map_figures",
     "merged",
+    "peak_of",
     "resample",
     "sample_key",
     "standouts",
     "unit_mass",
+    "view_rows",
     "z_score",
 ]
