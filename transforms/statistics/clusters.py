@@ -33,6 +33,9 @@ _DENSE = 256
 # A difference of means must be so many standard errors: among all cells of a map, smaller ones are common by chance.
 _STANDARD_ERRORS = 4
 
+# A place must hold so much more of the cluster's evidence than of the rest's: less is not worth a sentence.
+_LEAST_MORE = 0.03
+
 # Squared distances below this part of the mean one are 0: they come from rounding.
 _ROUNDING = 1e-6
 
@@ -236,6 +239,8 @@ def peak_of(coarse: np.ndarray, own: np.ndarray) -> Peak:
     parts, _ = ndimage.label((effect >= max(least, effect[at] / 2)).reshape(COARSE, COARSE))
     place = parts == parts.flat[at]
     chosen = place.ravel()
+    if difference[chosen].sum() < _LEAST_MORE:
+        return nothing
     return Peak(
         np.flatnonzero(chosen).astype(np.int32), place_of(place), float(mean[chosen].sum()), float(others[chosen].sum())
     )

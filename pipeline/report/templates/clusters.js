@@ -20,7 +20,7 @@ function clusterSection(index, name, loaded) {
       { class: "note" },
       `${whole(sampled)} images of this class in groups whose evidence is alike: ${CLUSTER_VIEWS[best.view]}. ` +
         "A group may be a natural kind of the class, or images with a mark that the model has learnt; the pictures tell. " +
-        "Every class is divided, also one whose images are all of a kind.",
+        "Every class is divided, also one whose images are all of a kind. The number at a picture is the cosine to its group's mean.",
     ),
     el("ul", { class: "clusters" }, best.clusters.map((cluster) => clusterRow(index, name, loaded, cluster))),
     others.map((view) =>
