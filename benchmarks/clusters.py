@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 done = subprocess.run(values, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True)
         measured = json.loads(done.stdout.splitlines()[-1])
         numbers = ("seconds", "processor", "before_mib", "peak_mib", "clusters", "mib")
-        rows.append((chosen.classes, images, *(f"{measured[name]:,.0f}" for name in numbers)))
+        rows.append((f"{chosen.classes:,}", f"{images:,}", *(f"{measured[name]:,.0f}" for name in numbers)))
     report = Report()
     columns = (
         "classes",

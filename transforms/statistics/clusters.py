@@ -34,7 +34,7 @@ _DENSE = 256
 _STANDARD_ERRORS = 4
 
 # A place must hold so much more of the cluster's evidence than of the rest's: less is not worth a sentence.
-_LEAST_MORE = 0.03
+_LEAST_MORE = 0.01
 
 # Squared distances below this part of the mean one are 0: they come from rounding.
 _ROUNDING = 1e-6
