@@ -17,6 +17,7 @@ from pipeline.inspection import inspect_exposed
 from pipeline.preparation import CannotRun, Plan
 from pipeline.summary import Summary
 from pipeline.verdict import with_doubts
+from transforms.clusters import forget_clusters
 from transforms.filesystems import SECRETS, STORE_ERRORS
 from transforms.fullgrad import channel_layer
 from transforms.methods import METHODS
@@ -55,6 +56,8 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
     try:
         output.create()
         output.clear_temporary()
+        if not plan.settings.clusters:
+            forget_clusters(output)
         output.write_json(output.file("run.json"), json.dumps(_run_json(plan), indent=1))
     except STORE_ERRORS as error:
         raise CannotRun(f"output.path: {output.path} cannot be written; give a folder that can ({error})") from error

@@ -54,6 +54,7 @@ class ExplainSettings(MethodSettings):
       map_dtype: how maps are stored: `float16`, `float32`, `uint8` or `none`.
       grid: the side of the maps that are averaged per class.
       images: the longer side of the images that are stored with the maps, in pixels; None stores none.
+      clusters: whether the images of each class are clustered once all units are committed.
     """
 
     run: str
@@ -63,6 +64,7 @@ class ExplainSettings(MethodSettings):
     map_dtype: str
     grid: int
     images: int | None
+    clusters: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

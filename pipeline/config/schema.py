@@ -202,6 +202,11 @@ class Output(Section):
         description="The longer side, in pixels, of the images that are stored with the maps: each image as the model "
         "saw it, reduced to this size but never enlarged. null stores no images. The default is 96.",
     )
+    clusters: OnOrOff = Field(
+        default="on",
+        description="Whether the images of each class are clustered by their evidence: on (the default) or off. A run "
+        "that is started again with another value makes the clusters of the images that are there, or leaves them out.",
+    )
 
 
 class Errors(Section):
@@ -307,7 +312,7 @@ class Config(Section):
             exclude={
                 "model": {"path", "weights", "class_names", "trust", "custom_objects"},
                 "explain": {"batch_size", "jit"} | unused,
-                "output": {"path"},
+                "output": {"path", "clusters"},
             },
         )
         if self.model.preprocess.exif == DEFAULT_IDENTITY["model.preprocess.exif"]:

@@ -9,6 +9,8 @@ from transforms.output.partials import class_block, statistics_from_table, stati
 from transforms.output.reading import read_maps, read_table
 from transforms.output.schemas import (
     CLASSES,
+    CLUSTER_MEMBERS,
+    CLUSTERS,
     CONFUSION,
     ERRORS,
     EXAMPLES,
@@ -22,6 +24,8 @@ from transforms.output.store import Output, RowWriter
 
 __all__ = [
     "CLASSES",
+    "CLUSTERS",
+    "CLUSTER_MEMBERS",
     "CONFUSION",
     "ERRORS",
     "EXAMPLES",

@@ -33,6 +33,7 @@ class Digest:
       map: float64 [grid, grid], the mean map. Only for the dataset; None for a class.
       errors: float64 [n], the sample's completeness errors without NaN. Only for the dataset; None for a class.
       largest_error: the largest completeness error; 0 if there are none.
+      last_key: the largest key in the class's sample: the maps with smaller keys are in the sample, and it itself.
     """
 
     class_index: int
@@ -47,6 +48,7 @@ class Digest:
     map: np.ndarray | None
     errors: np.ndarray | None
     largest_error: float
+    last_key: int = 0
 
     @classmethod
     def of(cls, class_index: int, statistics: ClassStatistics) -> Digest:
@@ -65,6 +67,7 @@ class Digest:
             map=statistics.map.mean if whole else None,
             errors=_completeness_errors(statistics) if whole else None,
             largest_error=statistics.largest_error,
+            last_key=int(statistics.sample.keys.max(initial=0)),
         )
 
 
