@@ -80,7 +80,8 @@ def _run(output: Output, classes: int, images: int, channels: int) -> dict[str, 
     # The largest key is the last one of a sample that holds all images; of more images, as many as it keeps.
     last = min(2**64 - 1, 2**64 * 2_048 // images)
     digests = [
-        Digest(c, images, 1, 1, np.zeros(len(FIGURES)), mean, none, none, *(None,) * 3, 0.0, last) for c in range(classes)
+        Digest(c, images, 1, 1, np.zeros(len(FIGURES)), mean, none, none, None, None, None, 0.0, last)
+        for c in range(classes)
     ]
     before = resource.getrusage(resource.RUSAGE_SELF)
     started = time.perf_counter()
