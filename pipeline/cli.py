@@ -234,7 +234,7 @@ def _make_job_server(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from pipeline.progress import Tracker
+    from pipeline.progress import Tracker, is_merged, launcher_is_at_work
     from transforms.filesystems import STORE_ERRORS
     from transforms.output import Output
 
@@ -261,12 +261,14 @@ def _status(args: argparse.Namespace) -> int:
     table.add_row("failed", f"{progress.failed:,}")
     table.add_row("speed", f"{progress.images_per_second:.1f} images/s" if progress.images_per_second else "not known")
     if progress.units_done == progress.units:
-        written = output.read_json("summary.json") is not None
-        table.add_row("state", "done" if written else "all units done, their statistics not yet merged")
+        going = "their statistics being merged" if launcher_is_at_work(output) else "their statistics not yet merged"
+        table.add_row("state", "done" if is_merged(output) else f"all units done, {going}")
     else:
         eta = progress.eta_seconds
         going = "at this speed " + duration(eta) + " to go" if eta is not None else "not known how long"
-        table.add_row("state", going if progress.active else "nobody at work on it")
+        if not progress.active:
+            going = "begun, no unit under way yet" if launcher_is_at_work(output) else "nobody at work on it"
+        table.add_row("state", going)
     out.print(table)
     return 0
 
