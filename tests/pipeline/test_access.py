@@ -18,7 +18,7 @@ def test_an_output_that_cannot_be_written_is_refused(
 ) -> None:
     wrong = path.format(folder=tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(CannotRun, match="output.path: .* cannot be written"):
+    with pytest.raises(CannotRun, match=r"output\.path: .* cannot be written"):
         check_access(prepare(Config.from_dict({**dataset, "output": {"path": wrong}})))
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -29,5 +29,5 @@ def test_what_is_tried_is_gone_again(dataset: dict[str, Any], tmp_path: pathlib.
     assert check_access(plan) == []
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / "a.tfrecord").unlink()
-    with pytest.raises(CannotRun, match=r"input.shards: .*a\.tfrecord cannot be read"):
+    with pytest.raises(CannotRun, match=r"input\.shards: .*a\.tfrecord cannot be read"):
         check_access(plan)
