@@ -15,6 +15,7 @@ from pipeline.graph import build
 from pipeline.identity import identity_of
 from pipeline.inspection import inspect_exposed
 from pipeline.preparation import CannotRun, Plan
+from pipeline.progress import LauncherAtWork
 from pipeline.summary import Summary
 from pipeline.verdict import with_doubts
 from transforms.clusters import forget_clusters
@@ -66,7 +67,8 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
     units = [*(receipt.unit for receipt in plan.receipts), *plan.units]
     build(pipeline, units, plan.settings, runner.accelerator)
     try:
-        run_to_its_end(pipeline, runner, plan.beam_flags)
+        with LauncherAtWork(output):
+            run_to_its_end(pipeline, runner, plan.beam_flags)
     except JobFailed as error:
         raise RunFailed(
             f"{runner.name} did not run the job to its end: {error}; what was committed until then stays, and the same "

@@ -86,7 +86,9 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
         ("explain={method: input_x_gradient, maps: signed}", "explain.maps", "signed"),
         ("input.fields.label=class", "input.fields.label", "class"),
         ('input.fields.label=""', "input.fields.label", ""),
-        ("input.fields.label=", "input.fields.label", None),
+        ("input.fields.label=", "input.fields.label", ""),
+        ("input.fields.label=null", "input.fields.label", None),
+        ("input.fields.id=", "input.fields.id", None),
         ("input.shards=[a, b]", "input.shards", ["a", "b"]),
         ("input.shards=*.tar", "input.shards", ["*.tar"]),
         ("input.shards=gs://bucket/a=1/*.tfrecord", "input.shards", ["gs://bucket/a=1/*.tfrecord"]),
@@ -166,7 +168,7 @@ def test_targets_are_parsed_and_know_how_many_they_are(setting, targets, per_ima
     assert targets.per_image == per_image
 
 
-names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
 whole = st.integers(1, 10_000)
 size = st.none() | whole | st.tuples(whole, whole).map(list)
 numbers = st.floats(-1e6, 1e6)
