@@ -24,6 +24,7 @@ from pipeline.report.words import (
     MISSING_PAIRS,
     Finding,
     completeness_sentence,
+    nothing_sentence,
 )
 from transforms.statistics import FIGURES, QUANTILES
 
@@ -71,6 +72,7 @@ def index_value(
             }
             for each in found
         ],
+        "nothing": nothing_sentence(results),
         "figures": [
             {"name": each.name, "label": each.label, "unit": each.unit, "meaning": each.meaning}
             for each in FIGURE_WORDS

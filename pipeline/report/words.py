@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from pipeline.report.reading import ClassTable, Pair, Results
+from transforms.statistics.effects import LEAST_IMAGES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -138,6 +139,20 @@ def where(place: str) -> str:
 def findings(results: Results) -> list[Finding]:
     """What stands out, the most striking first: places that a class looks at, then classes taken for another."""
     return [*_places(results), *_mistaken(results.classes, results.pairs or ())]
+
+
+def nothing_sentence(results: Results) -> str:
+    """What the report says if nothing stands out. It claims only what the run's maps and labels can show."""
+    compared = int((results.classes.images >= LEAST_IMAGES).sum())
+    if compared >= 2:
+        places = "No class looks at a place much more than the others."
+    else:
+        places = (
+            f"Whether a class looks at a place more than the others is not known: at least two classes need "
+            f"{LEAST_IMAGES} maps each."
+        )
+    mistakes = "No two classes are often mistaken." if results.summary["labelled"] else "No image has a label."
+    return f"{places} {mistakes} The table of classes shows what there is."
 
 
 def _places(results: Results) -> list[Finding]:

@@ -3,7 +3,7 @@
 const FINDINGS_SHOWN = 12;
 
 function overview() {
-  const { title, totals, completeness, findings, failures, warnings, missing, run, checks } = fullgrad.results;
+  const { title, totals, completeness, findings, nothing, failures, warnings, missing, run, checks } = fullgrad.results;
   return [
     el("h1", {}, title),
     el("p", { class: "lead" }, summaryOf(totals)),
@@ -11,7 +11,7 @@ function overview() {
     missing.map((sentence) => el("p", { class: "note" }, sentence)),
     checks && checksOverview(checks),
     el("h2", {}, "What stands out"),
-    findings.length ? findingList(findings) : el("p", { class: "lead" }, NOTHING),
+    findings.length ? findingList(findings) : el("p", { class: "lead" }, nothing),
     checks ? null : uncheckedNote(),
     tiles(totals, completeness),
     el("h2", {}, "Do the explanations add up?"),
@@ -25,10 +25,6 @@ function overview() {
     el("dl", { class: "facts" }, run.map(([name, text]) => [el("dt", {}, name), el("dd", {}, text)])),
   ];
 }
-
-const NOTHING =
-  "No class looks at the border or into a corner much more than the others, and no two classes are often mistaken. " +
-  "The table of classes shows the smaller differences.";
 
 function summaryOf(totals) {
   const classes = fullgrad.results.classes.index.length;

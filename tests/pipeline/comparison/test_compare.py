@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.shuffled import shuffle_kernels
 from pipeline.cli import main, run_config
 from pipeline.config import Config
 from tests import shards
 from tests.pipeline.report.data import index_of
-from tests.samples import configuration, encoded_images
+from tests.samples import CLASS_NAMES, SIDE, configuration, encoded_images
+from tests.transforms.fullgrad.networks import randomize
 from transforms.output import read_maps, read_table
 from transforms.statistics import DATASET
 
@@ -113,6 +115,66 @@ def test_a_changed_model_shows_what_changed(outputs: dict[str, Any], capsys: pyt
     assert (shown["sides"]["A"]["Output"], shown["sides"]["B"]["Output"]) == (first, changed)
     assert (shown["classes"]["images"][0], shown["classes"]["changed"][0]) == (60, changes)
     assert len(shown["changed"]) == min(24, changes)
+
+
+def _residual_model(pixels: np.ndarray) -> keras.Model:
+    """Two residual blocks with random weights, whose logits have the same mean for each class on the images."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((SIDE, SIDE, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    for block in ("block1", "block2"):
+        y = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name=f"{block}_conv1")(x)
+        y = keras.layers.Conv2D(8, 3, padding="same", name=f"{block}_conv2")(y)
+        x = keras.layers.ReLU()(keras.layers.Add()([x, y]))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(keras.layers.GlobalAveragePooling2D()(x)))
+    randomize(model, 1)
+    head = model.get_layer("logits")
+    head.bias.assign(np.asarray(head.bias) - np.asarray(model(pixels)).mean(axis=0))
+    return model
+
+
+def test_shuffled_kernels_keep_their_values_and_other_layers_stay() -> None:
+    model = _residual_model(np.zeros((1, SIDE, SIDE, 3), np.float32))
+    before = {weight.path: np.array(weight) for weight in model.weights}
+    assert shuffle_kernels(model, ["block2"], seed=3) == ["block2_conv1", "block2_conv2"]
+    for weight in model.weights:
+        same = np.array_equal(before[weight.path], np.asarray(weight))
+        assert same != (weight.path.startswith("block2") and weight.name == "kernel")
+        assert sorted(before[weight.path].ravel()) == sorted(np.asarray(weight).ravel())
+    with pytest.raises(ValueError, match=r"begins with 'block3'; there are conv2d.*, block1_conv1"):
+        shuffle_kernels(model, ["block3"])
+
+
+def test_a_shuffled_last_block_shows_in_the_classes_whose_predictions_it_changes(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = encoded_images(60)
+    shard = shards.write_tfrecord(tmp_path / "a.tfrecord", samples)
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(data))) for _, data, _ in samples])
+    pixels = (pixels / 255 - 0.5).astype(np.float32)
+    model = _residual_model(pixels)
+    predicted, paths = [], []
+    for name in ("whole", "shuffled"):
+        if name == "shuffled":
+            shuffle_kernels(model, ["block2"])
+        model.save(tmp_path / f"{name}.keras")
+        predicted.append(np.asarray(model(pixels)).argmax(axis=1))
+        value = configuration(tmp_path, str(shard), explain={"jit": "off"}, output={"path": str(tmp_path / name)})
+        value["model"]["path"] = str(tmp_path / f"{name}.keras")
+        assert run_config(Config.from_dict(value)) == 0
+        paths.append(value["output"]["path"])
+    capsys.readouterr()
+    assert main(["compare", *paths]) == 0
+    printed = capsys.readouterr().out
+    changed = predicted[0] != predicted[1]
+    assert 0 < changed.sum() < 60, "otherwise this test shows nothing"
+    assert f"{changed.sum()} predictions" in printed
+    classes = {row["class"]: row for row in read_table(f"{paths[1]}/comparison_classes.parquet").to_pylist()}
+    for class_index in (DATASET, *np.unique(predicted[0]).tolist()):
+        row, of_class = classes[class_index], (predicted[0] == class_index) | (class_index == DATASET)
+        assert (row["images"], row["changed"]) == (of_class.sum(), changed[of_class].sum())
+        assert row["spearman_high"] < 1
+        assert CLASS_NAMES[class_index] in printed
 
 
 def test_outputs_that_cannot_be_compared_are_refused(

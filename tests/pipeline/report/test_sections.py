@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pathlib
 import shutil
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.made_output import Made, make_output
 from pipeline.report import UnusableResults, build_report
 from pipeline.report.checked import NUMBERS
 from pipeline.report.compared import COUNTS, MEANS
@@ -183,3 +185,20 @@ def test_a_damaged_file_of_a_section_is_named(tested: pathlib.Path, tmp_path: pa
     with pytest.raises(UnusableResults, match=rf"{name}\.parquet cannot be read"):
         build_report(str(copied))
     assert not (copied / "report").exists()
+
+
+def test_an_output_with_nothing_to_tell_says_what_it_cannot_know(tmp_path: pathlib.Path) -> None:
+    """Few maps of each class, and images without labels: neither places nor mistakes are known."""
+    said = {}
+    for images in (4, 24):
+        path = tmp_path / str(images)
+        make_output(path, Made(("circle", "square"), images=images, grid=14, side=None, marked=None, confusion=False))
+        summary = json.loads((path / "summary.json").read_text())
+        summary |= {"notable": [], "labelled": 0, "correct": 0, "accuracy": None}
+        (path / "summary.json").write_text(json.dumps(summary))
+        build_report(str(path))
+        shown = index_of(path / "report")
+        assert shown["findings"] == []
+        said[images] = shown["nothing"]
+    assert "is not known: at least two classes need 20 maps each. No image has a label." in said[4]
+    assert said[24].startswith("No class looks at a place much more than the others. No image has a label.")
