@@ -158,6 +158,8 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     if plan.class_names.names is not None:
         out.print(plan.class_names.sentence())
     out.print(describe_plan(plan))
+    for note in plan.repairs.notes:
+        out.print(note)
     for doubt in plan.doubts:
         out.print(f"warning: {doubt}", style="yellow")
     try:
@@ -235,6 +237,7 @@ def _make_job_server(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace) -> int:
     from pipeline.progress import Tracker
+    from pipeline.verification import state_when_done, verify_output
     from transforms.filesystems import STORE_ERRORS
     from transforms.output import Output
 
@@ -251,9 +254,12 @@ def _status(args: argparse.Namespace) -> int:
         current, tracker = run["run"], Tracker(output, run["plan"]["units"], run["plan"]["images"])
     except (KeyError, TypeError):
         return _refuse(f"{args.output} is no output of a run: its run.json was written by something else")
-    progress = tracker.poll(current)
-    if progress.images_per_second is None:
-        progress = tracker.poll()
+    try:
+        progress = tracker.poll(current)
+        if progress.images_per_second is None:
+            progress = tracker.poll()
+    except STORE_ERRORS as error:
+        return _refuse(f"{args.output} cannot be read: {error}")
     expected = "?" if progress.images_expected is None else f"{progress.images_expected:,}"
     table = Table(show_header=False, box=None)
     table.add_row("units", f"{progress.units_done:,} of {progress.units:,} done, {progress.active} under way")
@@ -261,14 +267,17 @@ def _status(args: argparse.Namespace) -> int:
     table.add_row("failed", f"{progress.failed:,}")
     table.add_row("speed", f"{progress.images_per_second:.1f} images/s" if progress.images_per_second else "not known")
     if progress.units_done == progress.units:
-        written = output.read_json("summary.json") is not None
-        table.add_row("state", "done" if written else "all units done, their statistics not yet merged")
+        table.add_row("state", state_when_done(output))
     else:
         eta = progress.eta_seconds
         going = "at this speed " + duration(eta) + " to go" if eta is not None else "not known how long"
         table.add_row("state", going if progress.active else "nobody at work on it")
     out.print(table)
-    return 0
+    if args.verify:
+        return verify_output(output)
+    for damage in tracker.unreadable.values():
+        err.print(f"fullgrad: {damage}", style="red")
+    return 1 if tracker.unreadable else 0
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ def rank_by_similarity(
     each block of classes with its `Candidates`.
     """
     columns = ["image_id", "index", "label", "predicted", "target", "coarse_map", *SCORES]
-    table = read_table(output.part("maps", receipt.unit), columns)
+    table = read_table(output.find_part("maps", receipt.unit), columns)
     targets = table["target"].to_numpy()
     ids = table["image_id"].to_pylist()
     if not ids:
