@@ -163,7 +163,7 @@ def _sentences(
         *([some([change(path) for path in other])] if other else []),
         *([some([f"{path} has moved to {shard.path}" for path, shard in moved.items()])] if moved else []),
         *(
-            [some([f"{path}, which was explained, is no longer among input.shards" for path in removed])]
+            [some([f"{path}, which was explained, is no longer in input.shards" for path in removed])]
             if removed
             else []
         ),
