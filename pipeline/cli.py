@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
-    interrupted = _note_interrupts()
+    interrupted = _note_interrupts(verbose=args.verbose)
     try:
         if not args.verbose:
             _import_quietly(tensorflow=args.command in _NEED_TENSORFLOW)
@@ -88,7 +88,14 @@ def _is_interrupted_job(error: BaseException) -> bool:
     return isinstance(error, Interrupted)
 
 
-def _note_interrupts() -> threading.Event:
+def _is_traceback_of_beam(record: logging.LogRecord) -> bool:
+    """Whether Beam logs an error with its traceback. The sentence at the end of the command says what went wrong."""
+    if record.levelno < logging.ERROR:
+        return False
+    return record.exc_info is not None or "Traceback (most recent call last)" in record.getMessage()
+
+
+def _note_interrupts(*, verbose: bool) -> threading.Event:
     """An event that Ctrl-C and SIGTERM set. They also raise KeyboardInterrupt in the main thread."""
     interrupted = threading.Event()
     if threading.current_thread() is threading.main_thread():
@@ -101,11 +108,12 @@ def _note_interrupts() -> threading.Event:
         # kill, systemd and Kubernetes send SIGTERM; without this, a job elsewhere would go on.
         signal.signal(signal.SIGTERM, note)
     for handler in logging.getLogger().handlers:  # Beam logs the interrupt as an error, with its traceback
-        handler.addFilter(lambda record: not interrupted.is_set())
+        handler.addFilter(lambda record: not interrupted.is_set() and (verbose or not _is_traceback_of_beam(record)))
     complain = threading.excepthook
 
     def excepthook(arguments: threading.ExceptHookArgs) -> None:
-        if not interrupted.is_set():  # after an interrupt, Beam's threads complain that their runner is gone
+        # After an interrupt or a failure, Beam's threads complain that their runner is gone.
+        if verbose or not (interrupted.is_set() or "apache_beam" in str(arguments.exc_type.__module__)):
             complain(arguments)
 
     threading.excepthook = excepthook
@@ -164,7 +172,11 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
         out.print(f"warning: {doubt}", style="yellow")
     try:
         if dry_run:
+            from pipeline.access import check_access
+
             check_engine(plan)
+            for damage in check_access(plan):
+                out.print(f"warning: {damage}", style="yellow")
             return 0
         with ProgressBar(plan) as bar:
             summary = launch(plan, on_start=bar.start)
@@ -236,7 +248,7 @@ def _make_job_server(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from pipeline.progress import Tracker
+    from pipeline.progress import Tracker, launcher_is_at_work
     from pipeline.verification import state_when_done, verify_output
     from transforms.filesystems import STORE_ERRORS
     from transforms.output import Output
@@ -267,11 +279,13 @@ def _status(args: argparse.Namespace) -> int:
     table.add_row("failed", f"{progress.failed:,}")
     table.add_row("speed", f"{progress.images_per_second:.1f} images/s" if progress.images_per_second else "not known")
     if progress.units_done == progress.units:
-        table.add_row("state", state_when_done(output))
+        table.add_row("state", state_when_done(output, at_work=launcher_is_at_work(output)))
     else:
         eta = progress.eta_seconds
         going = "at this speed " + duration(eta) + " to go" if eta is not None else "not known how long"
-        table.add_row("state", going if progress.active else "nobody at work on it")
+        if not progress.active:
+            going = "begun, no unit under way yet" if launcher_is_at_work(output) else "nobody at work on it"
+        table.add_row("state", going)
     out.print(table)
     if args.verify:
         return verify_output(output)

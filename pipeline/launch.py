@@ -17,9 +17,11 @@ from pipeline.graph import build
 from pipeline.identity import UnusableOutput, check_output, claim_output, identity_of
 from pipeline.inspection import inspect_exposed
 from pipeline.preparation import CannotRun, Plan
+from pipeline.progress import LauncherAtWork
 from pipeline.repairs import drop_damaged, repair
 from pipeline.summary import Summary
 from pipeline.verdict import with_doubts
+from transforms.clusters import forget_clusters
 from transforms.filesystems import SECRETS, STORE_ERRORS
 from transforms.fullgrad import channel_layer
 from transforms.methods import METHODS
@@ -61,6 +63,8 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
         earlier = claim_output(output, identity_of(plan.config, plan.settings.model), _run_json_text(plan))
         output.clear_temporary(_ended(earlier))
         repair(plan.repairs, output)
+        if not plan.settings.clusters:
+            forget_clusters(output)
     except ValueError as error:
         raise CannotRun(str(error)) from error
     except STORE_ERRORS as error:
@@ -70,7 +74,8 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
     units = [*(receipt.unit for receipt in plan.receipts), *plan.units]
     build(pipeline, units, plan.settings, runner.accelerator)
     try:
-        run_to_its_end(pipeline, runner, plan.beam_flags)
+        with LauncherAtWork(output):
+            run_to_its_end(pipeline, runner, plan.beam_flags)
     except JobFailed as error:
         if " is damaged (" in str(error):  # else the same command would fail in the same way
             drop_damaged(output)

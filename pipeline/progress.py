@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import posixpath
+import threading
 import time
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,9 @@ from transforms.unit import Receipt
 
 # A heartbeat older than this comes from a worker that is gone.
 _STALE_SECONDS = 120.0
+
+_LAUNCHER = "launcher.alive"
+_LAUNCHER_SECONDS = 20.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +58,39 @@ class _Heartbeat:
     failed: int
     started: float
     time: float
+
+
+class LauncherAtWork:
+    """While the block runs, a small file says that a launcher waits for its run, also before and between units."""
+
+    def __init__(self, output: Output):
+        self._output = output
+        self._path = output.temporary(_LAUNCHER)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="launcher", daemon=True)
+
+    def __enter__(self) -> LauncherAtWork:
+        self._thread.start()
+        return self
+
+    def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):  # a run does not fail because its progress cannot be told
+                self._output.write_json(self._path, json.dumps({"time": time.time()}))
+            if self._ended.wait(_LAUNCHER_SECONDS):
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        with contextlib.suppress(Exception):  # one that is left behind is soon too old to count
+            self._output.delete(self._path)
+
+
+def launcher_is_at_work(output: Output) -> bool:
+    """Whether a launcher has lately said that it waits for its run."""
+    texts = map(read_bytes, list_files(output.file("tmp", f"*{_LAUNCHER}")))
+    return any(time.time() - json.loads(text)["time"] < _STALE_SECONDS for text in texts if text is not None)
 
 
 class Tracker:

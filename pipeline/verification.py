@@ -38,7 +38,9 @@ def verify_output(output: Output) -> int:
     return 1 if wrong else 0
 
 
-def state_when_done(output: Output, files: Collection[str] = ("summary.json", *TABLES)) -> str:
+def state_when_done(
+    output: Output, *, at_work: bool = False, files: Collection[str] = ("summary.json", *TABLES)
+) -> str:
     """The state of an output whose units are all done: whether the files about all of them are there."""
     from apache_beam.io.filesystems import FileSystems
 
@@ -51,6 +53,6 @@ def state_when_done(output: Output, files: Collection[str] = ("summary.json", *T
         if isinstance(summary, dict) and "images" in summary:
             return "done"
         return f"all units done, but {output.file('summary.json')} is damaged; the same fullgrad run writes it again"
-    if len(missing) == len(files):
-        return "all units done, their statistics not yet merged"
-    return f"all units done, but {', '.join(missing)} missing; the same fullgrad run writes it again"
+    if at_work:
+        return "all units done, their statistics being merged"
+    return "all units done, their statistics not yet merged"

@@ -26,7 +26,7 @@ from transforms.output import (
     open_file,
     open_parquet,
 )
-from transforms.statistics import KINDS, Candidates, MergeCandidates, resample
+from transforms.statistics import NAMES, Candidates, MergeCandidates, resample
 from transforms.unit import Unit
 
 # So many examples of a unit are read and written at once. Only a very large unit has more.
@@ -77,7 +77,7 @@ class Chosen:
       unit: the unit.
       block: the block of classes.
       rows: [n] of `candidates.ROW`; its field `unit` has no meaning here.
-      ranks: int32 [n], each row's rank in its class and kind, from 1.
+      ranks: int32 [n], each row's rank in its class, kind and cluster, from 1.
     """
 
     unit: Unit
@@ -160,7 +160,8 @@ def _examples(unit: Unit, rows: np.ndarray, ranks: np.ndarray, output: Output, g
     columns = {name: stored[name] for name in _STORED} | _maps_on_grid(small, grid)
     columns["class"] = pa.array(rows["class"])
     columns["class_name"] = stored["target_name"]
-    columns["kind"] = pa.array([KINDS[kind].name for kind in rows["kind"].tolist()], pa.string())
+    columns["kind"] = pa.array([NAMES[kind] for kind in rows["kind"].tolist()], pa.string())
+    columns["cluster"] = pa.array(rows["cluster"], mask=rows["cluster"] < 0)
     columns["rank"] = pa.array(ranks, pa.int32())
     columns["score"] = pa.array(rows["score"])
     columns["similarity"] = pa.array(rows["similarity"], mask=np.isnan(rows["similarity"]))
@@ -227,7 +228,7 @@ def _write_block(element: tuple[int, Iterable[Written]], output: Output) -> tupl
     """
     block, written = element
     table = pa.concat_tables([_read_batch(each) for each in sorted(written)])
-    table = table.sort_by([(name, "ascending") for name in ("class", "kind", "rank")])
+    table = table.sort_by([(name, "ascending") for name in ("class", "kind", "cluster", "rank")])
     _, starts = np.unique(table["class"].to_numpy(), return_index=True)
     path = output.temporary(f"examples-{block:06d}.arrow")
     with output.writing(path) as sink, pa.ipc.new_file(sink, EXAMPLES) as file:

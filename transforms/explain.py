@@ -9,6 +9,7 @@ import json
 import math
 import os
 import socket
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
@@ -55,6 +56,7 @@ class ExplainSettings(MethodSettings):
       map_dtype: how maps are stored: `float16`, `float32`, `uint8` or `none`.
       grid: the side of the maps that are averaged per class.
       images: the longer side of the images that are stored with the maps, in pixels; None stores none.
+      clusters: whether the images of each class are clustered once all units are committed.
     """
 
     run: str
@@ -64,6 +66,7 @@ class ExplainSettings(MethodSettings):
     map_dtype: str
     grid: int
     images: int | None
+    clusters: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -350,28 +353,41 @@ def _explain(
 
 
 class _Heartbeat:
-    """Writes a unit's progress to a small file from time to time, and deletes the file at the end."""
+    """Writes a unit's progress to a small file from time to time, and deletes the file at the end.
+
+    A thread of its own writes it, so that a unit shows that it is under way while its first or a large batch is
+    computed.
+    """
 
     def __init__(self, output: Output, unit: Unit):
         self._output = output
         self._path = output.heartbeat(unit)
         self._interval = _HEARTBEAT_SECONDS if "://" not in output.path else 5 * _HEARTBEAT_SECONDS
         self._started = time.time()
-        self._next = time.monotonic() + self._interval
+        self._counts = (0, 0)
+        self._ended = threading.Event()
         self._written = False
+        self._thread = threading.Thread(target=self._follow, name="heartbeat", daemon=True)
 
     def __enter__(self) -> _Heartbeat:
+        self._thread.start()
         return self
 
     def beat(self, images: int, failed: int) -> None:
-        if time.monotonic() < self._next:
-            return
-        beat = {"images": images, "failed": failed, "started": self._started, "time": time.time()}
-        self._output.write_json(self._path, json.dumps(beat))
-        self._written = True
-        self._next = time.monotonic() + self._interval
+        """Notes how many images are done, for the next time that the file is written."""
+        self._counts = images, failed
+
+    def _follow(self) -> None:
+        while not self._ended.wait(self._interval):
+            images, failed = self._counts
+            beat = {"images": images, "failed": failed, "started": self._started, "time": time.time()}
+            with contextlib.suppress(Exception):  # a unit does not fail because its progress cannot be told
+                self._output.write_json(self._path, json.dumps(beat))
+                self._written = True
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
         if self._written:
             with contextlib.suppress(Exception):  # an old heartbeat that is left behind is ignored
                 self._output.delete(self._path)

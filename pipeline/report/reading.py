@@ -179,7 +179,7 @@ class ClassExamples:
 
     Attributes:
       examples: each image once.
-      kinds: the choices of each kind, first rank first.
+      kinds: the choices of each kind, first rank first; `cluster-0` and so on for the kind `cluster`.
     """
 
     class_index: int
@@ -327,7 +327,9 @@ def _class_examples(rows: Sequence[dict[str, Any]]) -> ClassExamples:
         number = numbers.setdefault((row["shard"], row["index"]), len(examples))
         if number == len(examples):
             examples.append(_example(row))
-        kinds.setdefault(row["kind"], []).append((row["rank"], Choice(number, row["score"])))
+        # Each cluster is a kind of its own.
+        kind = row["kind"] if row.get("cluster") is None else f"{row['kind']}-{row['cluster']}"
+        kinds.setdefault(kind, []).append((row["rank"], Choice(number, row["score"])))
     ordered = {
         kind: tuple(choice for _, choice in sorted(choices, key=lambda each: each[0]))
         for kind, choices in kinds.items()

@@ -15,6 +15,7 @@ from keras import ops
 
 from transforms.fullgrad import condensing, maps
 from transforms.fullgrad.agreement import FirstBatch
+from transforms.fullgrad.arguments import images_given, targets_given
 from transforms.fullgrad.channels import Cut, channel_terms, find_cut
 from transforms.fullgrad.condensing import Condenser
 from transforms.fullgrad.contributions import (
@@ -27,7 +28,7 @@ from transforms.fullgrad.contributions import (
     total,
 )
 from transforms.fullgrad.explanation import Explanation, Options, explained_numbers, objective, resolve
-from transforms.fullgrad.expose import Exposed
+from transforms.fullgrad.expose import Exposed, expose
 from transforms.fullgrad.siblings import SIBLINGS, Compiled, Evidence, Sibling, compile_sibling
 from transforms.fullgrad.tensorflow import autodiff
 from transforms.fullgrad.tensorflow.autodiff import Tensor
@@ -36,8 +37,8 @@ from transforms.methods import NOISE_LEVEL, SAMPLES
 
 
 def full_gradients(
-    exposed: Exposed,
-    images: np.ndarray,
+    exposed: Exposed | Any,
+    images: Any,
     targets: np.ndarray | Sequence[int] | int | None = None,
     *,
     maps: str = "reference",
@@ -45,14 +46,16 @@ def full_gradients(
     contrast: str = "none",
     channels: str = "none",
     map_size: tuple[int, int] | None = None,
+    evidence_size: tuple[int, int] | None = None,
     batch_size: int | None = None,
     jit: bool | None = None,
 ) -> Explanation:
     """Explains images by FullGrad, with one forward and one backward pass a batch.
 
     Args:
-      exposed: from `expose`.
-      images: float32 [N, H, W, C], preprocessed for the model; any N ≥ 0.
+      exposed: from `expose`. A model, or a model file's path, is exposed first; do that once for several calls.
+      images: float32 [N, H, W, C], preprocessed for the model; any N ≥ 0. `arguments.images_given` says what else is
+        taken, and why pixels 0 … 255 are taken only if the model scales them itself.
       targets: the class to explain: one for each image [N], one for all, or None for the predicted class. A negative
         number −1 − r means the class with rank r among the logits: −1 the predicted class, −2 the runner-up.
       maps: `reference`, the authors' maps; `channelwise`, normalised channel by channel; or `signed`, whose sum is the
@@ -63,11 +66,14 @@ def full_gradients(
       channels: the name of a layer, for the contribution of each of its channels; `auto` takes the last layer whose
         output has places in the image, `none` none.
       map_size: height and width of the maps; None for those of the images.
+      evidence_size: height and width of the `evidence`, which is made beside the maps; None for none.
       batch_size: images a pass; None for at most 32.
       jit: whether XLA compiles; None decides by `prefers_jit`.
 
     Raises:
-      ValueError: the images' shape is not the model's, a target is no class, or an option is unknown.
+      ValueError: the images' shape is not the model's, a value is not finite, a target is no class, or an option is
+        unknown.
+      TypeError: these are no images, or pixels whose scale is not known.
     """
     return explain(
         exposed,
@@ -78,14 +84,15 @@ def full_gradients(
         contrast=contrast,
         channels=channels,
         map_size=map_size,
+        evidence_size=evidence_size,
         batch_size=batch_size,
         jit=jit,
     )
 
 
 def explain(
-    exposed: Exposed,
-    images: np.ndarray,
+    exposed: Exposed | Any,
+    images: Any,
     targets: np.ndarray | Sequence[int] | int | None = None,
     *,
     method: str = "fullgrad",
@@ -94,6 +101,7 @@ def explain(
     contrast: str = "none",
     channels: str = "none",
     map_size: tuple[int, int] | None = None,
+    evidence_size: tuple[int, int] | None = None,
     samples: int = SAMPLES,
     noise_level: float = NOISE_LEVEL,
     seed: int = 0,
@@ -120,7 +128,7 @@ def explain(
       maps: as in `full_gradients`, for `fullgrad` and `smooth_fullgrad`. For `input_x_gradient`, `signed` takes no
         absolute value, so that a map's sum is ⟨x, ∂f/∂x⟩. Other methods make one kind of map, called `reference`.
       biases: as in `full_gradients`, for `fullgrad` and `smooth_fullgrad`.
-      channels: as in `full_gradients`, for `fullgrad` alone; other methods have none.
+      channels, evidence_size: as in `full_gradients`, for `fullgrad` alone; other methods have none.
       map_size: height and width of the maps; None for those of the images. Maps are made at the images' size; another
         size takes the mean (for signed maps, the sum) over each pixel's area.
       samples: how many noisy copies `smoothgrad` and `smooth_fullgrad` average over.
@@ -131,7 +139,10 @@ def explain(
       ValueError: as `full_gradients`, or the method does not take an option.
       CannotExpose: the model does not have what the method needs.
     """
-    images = np.asarray(images, np.float32)
+    if not isinstance(exposed, Exposed):
+        exposed = expose(exposed)
+    layers = [type(step.operation).__name__ for step in exposed.program.steps]
+    images = images_given(images, exposed.input_shape, layers)
     options = Options(
         method=method,
         maps=maps,
@@ -139,13 +150,13 @@ def explain(
         contrast=contrast,
         channels=channels,
         map_size=map_size,
+        evidence_size=evidence_size,
         samples=samples,
         noise_level=noise_level,
         seed=seed,
         jit=prefers_jit() if jit is None else jit,
     )
-    _check_images(exposed, images)
-    chosen = _check_targets(exposed, targets, len(images))
+    chosen = targets_given(targets, len(images), exposed.classes)
     size = batch_size or min(32, max(1, len(images)))
     parts = [
         explain_batch(exposed, images[i : i + size], chosen[i : i + size], options, size)
@@ -201,6 +212,7 @@ def _compile(exposed: Exposed, options: Options) -> Compiled:
             "logits": found.logits,
             "targets": found.targets,
             "maps": _combine([each.map for each in condensed], images, options, condenser),
+            "evidence": _evidence([each.evidence for each in condensed], images, options),
         }
 
     run = autodiff.compiled(function, jit=options.jit)
@@ -322,6 +334,12 @@ def _combine(condensed: list[Tensor], images: Tensor, options: Options, condense
     return maps.combine(rule, condensed, size, options.map_size or size, condenser.add_resized)
 
 
+def _evidence(sums: list[Tensor], images: Tensor, options: Options) -> Tensor:
+    if options.evidence_size is None:
+        return ops.zeros((images.shape[0], 0, 0))
+    return maps.evidence(sums, (int(images.shape[1]), int(images.shape[2])), options.evidence_size)
+
+
 def _located_terms(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:
     """FullGrad's terms, which Smooth FullGrad averages before ψ makes their map.
 
@@ -360,22 +378,3 @@ def prefers_jit() -> bool:
 
 def _sizes(exposed: Exposed, images: np.ndarray) -> tuple[int, ...]:
     return tuple(int(size) for size in images.shape[1:])
-
-
-def _check_images(exposed: Exposed, images: np.ndarray) -> None:
-    wanted = exposed.input_shape
-    if images.ndim != 4 or any(w not in (None, g) for w, g in zip(wanted, images.shape[1:], strict=False)):
-        shown = ", ".join("any" if size is None else str(size) for size in wanted)
-        raise ValueError(f"images must have the shape that the model takes, [N, {shown}], but have {images.shape}")
-
-
-def _check_targets(exposed: Exposed, targets: Any, count: int) -> np.ndarray:
-    chosen = np.broadcast_to(np.asarray(-1 if targets is None else targets), (count,))
-    if not np.issubdtype(chosen.dtype, np.integer) and chosen.size:
-        raise ValueError(f"targets must be class indices, but have dtype {chosen.dtype}")
-    if chosen.size and (chosen.max() >= exposed.classes or chosen.min() < -exposed.classes):
-        raise ValueError(
-            f"targets must lie in 0 … {exposed.classes - 1} (or −{exposed.classes} … −1 for ranks), but reach from "
-            f"{chosen.min()} to {chosen.max()}"
-        )
-    return chosen.astype(np.int32)

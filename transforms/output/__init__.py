@@ -12,6 +12,8 @@ from transforms.output.reading import read_maps, read_table
 from transforms.output.rows import RowWriter
 from transforms.output.schemas import (
     CLASSES,
+    CLUSTER_MEMBERS,
+    CLUSTERS,
     CONFUSION,
     ERRORS,
     EXAMPLES,
@@ -25,6 +27,8 @@ from transforms.output.store import KINDS, Output
 
 __all__ = [
     "CLASSES",
+    "CLUSTERS",
+    "CLUSTER_MEMBERS",
     "CONFUSION",
     "ERRORS",
     "EXAMPLES",

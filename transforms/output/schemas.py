@@ -47,13 +47,14 @@ MAPS = pa.schema(
         ("map_height", pa.int32()),
         ("map_width", pa.int32()),
         ("coarse_map", _FLOATS),
+        ("evidence_map", _FLOATS),
         *((name, pa.float32()) for name in FIGURES),
         ("image", IMAGE),
     ]
 )
 
 # The columns of `MAPS` that examples do not have: they are long, and nobody reads them row by row.
-_NOT_IN_EXAMPLES = ("coarse_map", "channel_terms", "image")  # the image comes last
+_NOT_IN_EXAMPLES = ("coarse_map", "evidence_map", "channel_terms", "image")  # the image comes last
 
 # A unit's maps on the grid of the class statistics, or smaller, for examples. A map is found by `index` and `target`.
 SMALL_MAPS = pa.schema([MAPS.field(name) for name in ("index", "target", *MAP_COLUMNS)])
@@ -63,11 +64,48 @@ EXAMPLES = pa.schema(
         ("class", pa.int32()),
         ("class_name", pa.string()),
         ("kind", pa.string()),
+        ("cluster", pa.int32()),
         ("rank", pa.int32()),
         ("score", pa.float32()),
         *(field for field in MAPS if field.name not in _NOT_IN_EXAMPLES),
         ("similarity", pa.float32()),
         ("image", IMAGE),
+    ]
+)
+
+CLUSTERS = pa.schema(
+    [
+        ("class", pa.int32()),
+        ("class_name", pa.string()),
+        ("view", pa.string()),
+        ("cluster", pa.int32()),
+        ("size", pa.int32()),
+        ("share", pa.float64()),
+        ("labelled", pa.int32()),
+        ("correct", pa.int32()),
+        ("accuracy", pa.float64()),
+        ("separation", pa.float64()),
+        ("silhouette", pa.float64()),
+        ("peak", pa.string()),
+        ("cells", pa.list_(pa.int32())),
+        ("peak_share", pa.float64()),
+        ("peak_others", pa.float64()),
+        ("mean_map", _FLOATS),
+        ("typical_ids", _STRINGS),
+        ("typical_shards", _STRINGS),
+        ("typical_indices", pa.list_(pa.int64())),
+    ]
+)
+
+CLUSTER_MEMBERS = pa.schema(
+    [
+        ("class", pa.int32()),
+        ("view", pa.string()),
+        ("cluster", pa.int32()),
+        ("image_id", pa.string()),
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("closeness", pa.float32()),
     ]
 )
 
@@ -111,6 +149,9 @@ PARTIALS = pa.schema(
         ("sample_size", pa.int64()),
         ("sample_keys", pa.list_(pa.uint64())),
         ("sample_rows", _FLOATS),
+        ("cells_size", pa.int64()),
+        ("cells_keys", pa.list_(pa.uint64())),
+        ("cells_rows", _FLOATS),
         ("largest_error", pa.float64()),
         ("top_scores", _DOUBLES),
         ("top_ids", _STRINGS),
