@@ -101,7 +101,10 @@ def test(plan: CheckPlan, located: dict[int, Located], findings: dict[int, tuple
         donor_classes=classes,
         id=digest.hexdigest(),
     )
-    with output.writing(settings.donors) as sink, pq.ParquetWriter(sink, output.schema(DONORS)) as writer:
+    with (
+        output.writing(settings.donors) as sink,
+        pq.ParquetWriter(sink, output.schema(DONORS), write_page_checksum=True) as writer,
+    ):
         for k in classes:
             writer.write_table(table.filter(pc.equal(table["class"], k)))
     compute = TestUnits(settings)

@@ -7,13 +7,12 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline.checks.forward import Forward
 from pipeline.checks.schemas import ANSWERS
 from pipeline.checks.work import CheckSettings, ComputeUnits, Picture, decoded, encoded, in_groups, side_by_side
 from transforms.models import LoadedModel
-from transforms.output.files import open_file
+from transforms.output import open_parquet
 from transforms.probing import Box, Donor, Finding, Grid, cover, mask_of, pasted
 
 # The changes of an image. `own` images are of the finding's class, `other` ones are not.
@@ -174,8 +173,8 @@ class Donors:
 
     def _read(self, class_index: int) -> tuple[list[Donor], list[Donor]]:
         """The donors of a class, and those of a part of it."""
-        with open_file(self._path) as source:
-            rows = pq.ParquetFile(source).read_row_group(self._groups[class_index], use_threads=False).to_pylist()
+        with open_parquet(self._path) as file:
+            rows = file.read_row_group(self._groups[class_index], use_threads=False).to_pylist()
         donors: tuple[list[Donor], list[Donor]] = ([], [])
         for row in rows:
             donors[row["part"]].append(Donor(decoded(row["pixels"]), self._grid.boxes[row["peak"]]))
