@@ -166,6 +166,8 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     if plan.class_names.names is not None:
         out.print(plan.class_names.sentence())
     out.print(describe_plan(plan))
+    for note in plan.repairs.notes:
+        out.print(note)
     for doubt in plan.doubts:
         out.print(f"warning: {doubt}", style="yellow")
     try:
@@ -246,7 +248,8 @@ def _make_job_server(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from pipeline.progress import Tracker, is_merged, launcher_is_at_work
+    from pipeline.progress import Tracker, launcher_is_at_work
+    from pipeline.verification import state_when_done, verify_output
     from transforms.filesystems import STORE_ERRORS
     from transforms.output import Output
 
@@ -263,9 +266,12 @@ def _status(args: argparse.Namespace) -> int:
         current, tracker = run["run"], Tracker(output, run["plan"]["units"], run["plan"]["images"])
     except (KeyError, TypeError):
         return _refuse(f"{args.output} is no output of a run: its run.json was written by something else")
-    progress = tracker.poll(current)
-    if progress.images_per_second is None:
-        progress = tracker.poll()
+    try:
+        progress = tracker.poll(current)
+        if progress.images_per_second is None:
+            progress = tracker.poll()
+    except STORE_ERRORS as error:
+        return _refuse(f"{args.output} cannot be read: {error}")
     expected = "?" if progress.images_expected is None else f"{progress.images_expected:,}"
     table = Table(show_header=False, box=None)
     table.add_row("units", f"{progress.units_done:,} of {progress.units:,} done, {progress.active} under way")
@@ -273,8 +279,7 @@ def _status(args: argparse.Namespace) -> int:
     table.add_row("failed", f"{progress.failed:,}")
     table.add_row("speed", f"{progress.images_per_second:.1f} images/s" if progress.images_per_second else "not known")
     if progress.units_done == progress.units:
-        going = "their statistics being merged" if launcher_is_at_work(output) else "their statistics not yet merged"
-        table.add_row("state", "done" if is_merged(output) else f"all units done, {going}")
+        table.add_row("state", state_when_done(output, at_work=launcher_is_at_work(output)))
     else:
         eta = progress.eta_seconds
         going = "at this speed " + duration(eta) + " to go" if eta is not None else "not known how long"
@@ -282,7 +287,11 @@ def _status(args: argparse.Namespace) -> int:
             going = "begun, no unit under way yet" if launcher_is_at_work(output) else "nobody at work on it"
         table.add_row("state", going)
     out.print(table)
-    return 0
+    if args.verify:
+        return verify_output(output)
+    for damage in tracker.unreadable.values():
+        err.print(f"fullgrad: {damage}", style="red")
+    return 1 if tracker.unreadable else 0
 
 
 def _compare(args: argparse.Namespace) -> int:

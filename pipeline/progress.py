@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 
-from transforms.output import Output, list_files, read_bytes
+from transforms.output import DamagedOutput, Output, list_files, read_bytes
+from transforms.output.seal import receipt_of
 from transforms.unit import Receipt
 
 # A heartbeat older than this comes from a worker that is gone.
@@ -92,17 +93,15 @@ def launcher_is_at_work(output: Output) -> bool:
     return any(time.time() - json.loads(text)["time"] < _STALE_SECONDS for text in texts if text is not None)
 
 
-def is_merged(output: Output) -> bool:
-    """Whether the files that a run writes after its last unit are there."""
-    return all(list_files(output.file(name)) for name in ("classes.parquet", "summary.json"))
-
-
 class Tracker:
     """Follows an output folder. Reads each receipt once.
 
     Args:
       output: the folder.
       units, images_expected: of the plan, as in `run.json`.
+
+    Attributes:
+      unreadable: the receipts that are damaged, with what is wrong. Their units are not done.
     """
 
     def __init__(self, output: Output, units: int, images_expected: int | None):
@@ -110,6 +109,7 @@ class Tracker:
         self._units = units
         self._expected = images_expected
         self._receipts: dict[str, Receipt] = {}
+        self.unreadable: dict[str, DamagedOutput] = {}
 
     @property
     def receipts(self) -> list[Receipt]:
@@ -125,8 +125,12 @@ class Tracker:
         new = [path for path in list_files(self._output.file("receipts", "*.json")) if path not in self._receipts]
         with ThreadPoolExecutor(16) as pool:
             for path, text in zip(new, pool.map(read_bytes, new), strict=True):
-                if text is not None:
-                    self._receipts[path] = Receipt.from_json(text)
+                try:
+                    if text is not None:
+                        self._receipts[path] = receipt_of(path, text)
+                        self.unreadable.pop(path, None)
+                except DamagedOutput as error:
+                    self.unreadable[path] = error
         receipts = self.receipts
         done = {receipt.unit.id for receipt in receipts}
         beats = list(self._heartbeats(done))
@@ -149,8 +153,12 @@ class Tracker:
         for path in list_files(self._output.file("tmp", "*.progress")):
             if posixpath.basename(path).removesuffix(".progress") in done or (text := read_bytes(path)) is None:
                 continue
-            beat = _Heartbeat(**json.loads(text))
-            if time.time() - beat.time < _STALE_SECONDS:
+            try:
+                beat = _Heartbeat(**json.loads(text))
+                recent = time.time() - beat.time < _STALE_SECONDS
+            except (ValueError, TypeError):  # damaged; the next one takes its place
+                continue
+            if recent:
                 yield beat
 
     def _speed(self, run: str | None, beats: list[_Heartbeat]) -> float | None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.combiners import ToList
 
-from transforms.output import CLUSTER_MEMBERS, CLUSTERS, Output, class_block, open_file
+from transforms.output import CLUSTER_MEMBERS, CLUSTERS, Output, class_block, open_file, open_parquet
 from transforms.statistics import (
     CLUSTER,
     COARSE,
@@ -144,8 +144,7 @@ def _sample_unit(receipt: Receipt, output: Output, digests: Sequence[Digest]) ->
     }
     path = output.temporary(f"clusters-{unit.id}.arrow")
     groups: list[int] = []
-    with open_file(output.part("maps", unit)) as source, output.writing(path) as sink:
-        file = pq.ParquetFile(source)
+    with output.open_part("maps", unit) as file, output.writing(path) as sink:
         schema = pa.schema([*(file.schema_arrow.field(name) for name in _COLUMNS), ("key", pa.uint64())])
         with pa.ipc.new_file(sink, schema, options=_COMPRESSED) as writer:
             for table in _together(_sampled_rows(file, unit, last_keys)):
@@ -346,7 +345,7 @@ def _write_files(groups: Sequence[int], output: Output) -> None:
     for name, schema in FILES.items():
         with output.writing_rows(output.file(f"{name}.parquet"), schema) as rows:
             for group in sorted(groups):
-                with open_file(_file_of(group, name, output)) as source:
-                    for batch in pq.ParquetFile(source).iter_batches(use_threads=False):
+                with open_parquet(_file_of(group, name, output)) as file:
+                    for batch in file.iter_batches(use_threads=False):
                         rows.write(batch)
     # The launcher deletes the files: another attempt at this step may still need them.

@@ -24,6 +24,7 @@ from transforms.output import (
     decode_map,
     encode_maps,
     open_file,
+    open_parquet,
 )
 from transforms.statistics import NAMES, Candidates, MergeCandidates, resample
 from transforms.unit import Unit
@@ -154,8 +155,8 @@ def _together(blocks: Sequence[Chosen]) -> Iterator[list[Chosen]]:
 
 def _examples(unit: Unit, rows: np.ndarray, ranks: np.ndarray, output: Output, grid: int) -> pa.Table:
     """Examples as one record batch with the columns `EXAMPLES`, in the order of the rows."""
-    stored = _rows_of(output.part("maps", unit), _STORED, rows)
-    small = _rows_of(output.part("small_maps", unit), SMALL_MAPS.names, rows)
+    stored = _rows_of(output.find_part("maps", unit), _STORED, rows)
+    small = _rows_of(output.find_part("small_maps", unit), SMALL_MAPS.names, rows)
     columns = {name: stored[name] for name in _STORED} | _maps_on_grid(small, grid)
     columns["class"] = pa.array(rows["class"])
     columns["class_name"] = stored["target_name"]
@@ -174,8 +175,7 @@ def _rows_of(path: str, columns: Sequence[str], rows: np.ndarray) -> pa.Table:
     """
     indices = np.unique(rows["index"])
     found = []
-    with open_file(path) as source:
-        file = pq.ParquetFile(source)
+    with open_parquet(path) as file:
         for group in range(file.num_row_groups):
             statistics = _statistics_of_index(file.metadata.row_group(group))
             first, end = np.searchsorted(indices, [statistics.min, statistics.max + 1])

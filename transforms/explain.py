@@ -23,14 +23,15 @@ from apache_beam.metrics import Metrics
 from fullgrad_beam import CheckedOnWorkers
 from transforms.clock import Clock
 from transforms.explainer import Explainer, MethodSettings, batch_size_of
+from transforms.filesystems import STORE_ERRORS
 from transforms.fullgrad import Explanation
 from transforms.images import UndecodableImage, decode_ahead, decode_image, encode_thumbnail
 from transforms.labels import UnusableLabel
 from transforms.memory import usable_cores
 from transforms.models import LoadedModel, ModelSpec, load_once, models_loaded
-from transforms.output import MAPS, SMALL_MAPS, Output
+from transforms.output import MAPS, SMALL_MAPS, NewParts, Output, committed
 from transforms.results import Decoded, Failure, UnitResults, errors_table
-from transforms.sources import DamagedShard, Fields, Record, source_for
+from transforms.sources import DamagedShard, Fields, Record, content_hash, source_for
 from transforms.unit import Receipt, Unit
 
 T = TypeVar("T")
@@ -111,7 +112,7 @@ class ExplainUnits(CheckedOnWorkers, beam.DoFn):
         load_once(self._settings.model)
 
     def process(self, unit: Unit) -> Iterator[Receipt | beam.pvalue.TaggedOutput]:
-        receipt = self._settings.output.read_receipt(unit)
+        receipt = committed(unit, self._settings.output)
         if receipt is None:
             receipt = explain_unit(unit, self._settings)
             self._images.inc(receipt.images)
@@ -124,24 +125,30 @@ class ExplainUnits(CheckedOnWorkers, beam.DoFn):
 
 
 def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
-    """Computes and commits one unit: maps, errors and partial statistics, then the receipt.
+    """Computes and commits one unit: maps, errors and partial statistics, with the receipt.
 
     Three stages run at once: threads read and decode images ahead, batches are explained, and finished batches become
     figures, statistics and rows, in order.
     """
+    with NewParts(settings.output, unit) as parts:
+        return parts.commit(_explain_into(parts, unit, settings))
+
+
+def _explain_into(parts: NewParts, unit: Unit, settings: ExplainSettings) -> Receipt:
+    """Writes the parts of a unit; returns its receipt, as far as its content decides it."""
     started = time.time()
     model = load_once(settings.model)
-    output = settings.output
+    content = _content_of(unit)  # before the unit reads the shard, so that a change meanwhile is noticed afterwards
     clock = Clock()
     failures: list[Failure] = []
     beyond: list[str] = []
     with (
-        output.writing_rows(output.part("maps", unit), MAPS) as rows,
-        output.writing_rows(output.part("small_maps", unit), SMALL_MAPS, _SMALL_ROW_GROUP_BYTES) as small,
+        parts.writing_rows("maps", MAPS) as rows,
+        parts.writing_rows("small_maps", SMALL_MAPS, _SMALL_ROW_GROUP_BYTES) as small,
     ):
         results = UnitResults(unit, model, rows, small, clock, map_dtype=settings.map_dtype, grid=settings.grid)
         with (
-            _Heartbeat(output, unit) as heartbeat,
+            _Heartbeat(settings.output, unit) as heartbeat,
             contextlib.closing(_decoded(unit, settings, model, failures, beyond, clock)) as decoded,
             ThreadPoolExecutor(1, thread_name_prefix="ahead") as ahead,
             ThreadPoolExecutor(model.batches_at_once, thread_name_prefix="explain") as explaining,
@@ -165,7 +172,7 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
             if written is not None:
                 written.result()
             # Runs while the last rows are compressed, which does not need Python's lock.
-            written = behind.submit(_write_statistics, unit, output, results, clock)
+            written = behind.submit(_write_statistics, parts, results, clock)
             with clock.processor("write"):
                 rows.flush()
                 small.flush()
@@ -173,9 +180,9 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     if not images and not failures:
         failures.append(Failure(None, None, "read", "EmptyShard", f"{unit.shard.path} has no records"))
     if failures:
-        output.write_table(output.part("errors", unit), errors_table(failures, unit))
+        parts.write_table("errors", errors_table(failures, unit))
     ended = time.time()
-    receipt = Receipt(
+    return Receipt(
         unit=unit,
         run=settings.run,
         images=images,
@@ -186,18 +193,25 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
         seconds=clock.seconds(ended - started),
         batch_size=model.batch_limit or explainer.batch_size,
         labels=dataclasses.replace(results.labels, beyond=len(beyond)),
+        content=content,
         worker=f"{socket.gethostname()}/{os.getpid()}",
         models_loaded=models_loaded(),
     )
-    output.write_json(output.receipt(unit), receipt.to_json())
-    return receipt
 
 
-def _write_statistics(unit: Unit, output: Output, results: UnitResults, clock: Clock) -> None:
+def _content_of(unit: Unit) -> str | None:
+    """The hash of what the unit's shard contains; None if it cannot be read, which becomes an error row."""
+    try:
+        return content_hash(unit.shard)
+    except STORE_ERRORS:
+        return None
+
+
+def _write_statistics(parts: NewParts, results: UnitResults, clock: Clock) -> None:
     with clock.processor("statistics"):
         classes = results.partial.classes
     with clock.processor("write"):
-        output.write_partials(unit, classes)
+        parts.write_partials(classes)
 
 
 def _batches(images: Iterator[Decoded], size: int, ahead: ThreadPoolExecutor) -> Iterator[_Batch]:

@@ -102,6 +102,14 @@ class Input(Section):
         "its images means reading it.",
     )
 
+    changed: Literal["refuse", "recompute", "adopt"] = Field(
+        default="refuse",
+        description="What a run does that continues an output whose shards changed, moved or are no longer in "
+        "input.shards. refuse (the default) names them and stops. recompute explains anew what changed or moved, and "
+        "drops the results of what is gone. adopt also explains anew what changed, but keeps the results of shards "
+        "that moved, under their new path, or are gone.",
+    )
+
 
 class Explain(Section):
     """The method and its options."""

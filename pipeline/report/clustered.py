@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.report.numbers import CodedMap, plain
 from pipeline.report.words import percent, where
-from transforms.output import Output
-from transforms.output.files import open_file
+from transforms.output import Output, open_parquet
 
 # The columns of clusters.parquet that the page shows.
 _COLUMNS = "class view cluster size share labelled accuracy peak cells peak_share peak_others mean_map".split()
@@ -35,9 +33,9 @@ def read_clusters(output: Output) -> Iterator[ClassClusters]:
     path = output.file("clusters.parquet")
     if not FileSystems.exists(path):
         return
-    with open_file(path) as source:
+    with open_parquet(path) as file:
         waiting: list[dict[str, Any]] = []
-        for batch in pq.ParquetFile(source).iter_batches(_BATCH, columns=_COLUMNS, use_threads=False):
+        for batch in file.iter_batches(_BATCH, columns=_COLUMNS, use_threads=False):
             for row in batch.to_pylist():
                 if waiting and waiting[0]["class"] != row["class"]:
                     yield ClassClusters(waiting[0]["class"], tuple(waiting))

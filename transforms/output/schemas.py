@@ -7,7 +7,7 @@ import dataclasses
 import pyarrow as pa
 
 from transforms.output.hugging_face import IMAGE
-from transforms.statistics import FIGURES, QUANTILES, Moments
+from transforms.statistics import FIGURE_COLUMNS, FIGURES, Moments
 
 SCHEMA_VERSION = "3"
 _FLOATS = pa.list_(pa.float32())
@@ -167,13 +167,12 @@ CLASSES = pa.schema(
         ("images", pa.int64()),
         ("labelled", pa.int64()),
         ("correct", pa.int64()),
-        ("mean_logit", pa.float64()),
-        ("mean_probability", pa.float64()),
+        *((f"mean_{name}{end}", pa.float64()) for name in ("logit", "probability") for end in ("", "_low", "_high")),
         ("mean_map", _FLOATS),
         ("std_map", _FLOATS),
         ("contrast_map", _FLOATS),
         ("wrong_map", _FLOATS),
-        *((f"{name}_{what}", pa.float64()) for name in FIGURES for what in ("mean", "std", *QUANTILES)),
+        *((f"{name}_{what}", pa.float64()) for name in FIGURES for what in FIGURE_COLUMNS),
         ("similarity", pa.float64()),
         ("border_mass_z", pa.float64()),
         ("corner_mass_z", pa.float64()),

@@ -27,6 +27,7 @@ from transforms.statistics.candidates import (
     MergeCandidates,
 )
 from transforms.statistics.classes import (
+    FIGURE_COLUMNS,
     QUANTILES,
     SUSPICIOUS,
     Digest,
@@ -49,6 +50,7 @@ __all__ = [
     "EXAMPLES_OF_KIND",
     "EXTREMES",
     "FIGURES",
+    "FIGURE_COLUMNS",
     "KINDS",
     "LEAST_IMAGES_OF_CLUSTERS",
     "NAMES",

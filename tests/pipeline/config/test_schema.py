@@ -32,6 +32,7 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
             "fields": {"image": None, "id": None, "label": None},
             "limit": None,
             "images_per_unit": "auto",
+            "changed": "refuse",
         },
         "model": {
             "path": "m.keras",
@@ -207,6 +208,7 @@ configs = st.fixed_dictionaries(
                 "fields": some(image=nothing_or_names, id=nothing_or_names, label=nothing_or_names),
                 "limit": st.none() | whole,
                 "images_per_unit": st.just("auto") | whole,
+                "changed": st.sampled_from(["refuse", "recompute", "adopt"]),
             },
         ),
         "model": st.fixed_dictionaries({"path": names}, optional=model_options)
