@@ -14,7 +14,8 @@ from transforms.statistics.accumulators import Moments
 # Classes with fewer maps are neither tested nor used as a comparison: their variances are too uncertain.
 LEAST_IMAGES = 20
 
-# The share of false flags among all flags that is allowed, if classes differ by chance alone.
+# The share of false flags among all flags that is allowed, if classes differ by chance alone. Two searches share it, of
+# whole classes and of parts of classes: half of it each.
 FALSE_DISCOVERIES = 0.05
 
 

@@ -51,7 +51,7 @@ class Standout:
 def standouts(
     shares: Mapping[int, Moments],
     evidence: Mapping[int, Moments],
-    rate: float = FALSE_DISCOVERIES,
+    rate: float = FALSE_DISCOVERIES / 2,
     least_effect: float = LEAST_EFFECT,
     least_gap: float = LEAST_GAP,
 ) -> list[Standout]:

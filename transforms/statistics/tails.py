@@ -119,7 +119,7 @@ def exceeding(shares: np.ndarray, limits: Limits) -> Exceeding:
 
 def part_standouts(
     found: Mapping[int, Exceeding],
-    rate: float = FALSE_DISCOVERIES,
+    rate: float = FALSE_DISCOVERIES / 2,
     least_part: float = LEAST_PART,
     least_lead: float = LEAST_LEAD,
 ) -> list[Standout]:
