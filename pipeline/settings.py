@@ -39,9 +39,9 @@ def _scale(config: Config) -> str | Affine:
 
 
 def field_names(config: Config) -> Fields:
-    """The names of the fields that hold an image, its id and its label."""
+    """The names of the fields that hold an image, its id and its label, and the largest record."""
     fields = config.input.fields
-    return Fields(fields.image, fields.id, fields.label)
+    return Fields(fields.image, fields.id, fields.label, config.input.record_mib << 20)
 
 
 def worker_settings(
