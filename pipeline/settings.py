@@ -75,6 +75,7 @@ def worker_settings(
         map_dtype=config.output.map_dtype,
         grid=config.output.grid,
         images=config.output.images,
+        decoding_bytes=config.input.decoding_mib << 20,
         unit_images=unit_images,
         batch_size=None if explain.batch_size == "auto" else explain.batch_size,
         jit={"auto": None, "on": True, "off": False}[explain.jit],

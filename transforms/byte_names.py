@@ -32,8 +32,15 @@ def from_text(text: str) -> str:
     """The name whose text `as_text` made, with lone surrogates for bytes that are not UTF-8, as in `os.fsdecode`."""
     if "\\x" not in text:
         return text
-    raw = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), text.encode("utf-8", "surrogateescape"))
+    raw = re.sub(
+        rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), text.encode("utf-8", "surrogateescape")
+    )
     return raw.decode("utf-8", "surrogateescape")
+
+
+def printable(sentence: str) -> str:
+    """A sentence with names in it, as text that can be printed and stored. It cannot be turned back."""
+    return sentence if sentence.isascii() else _SURROGATE.sub(lambda match: _escaped(match[0]), sentence)
 
 
 def _escaped(characters: str) -> str:

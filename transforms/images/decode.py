@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from transforms.images.budget import room_for
+from transforms.images.headers import check_notes, decoding_bytes, webp_size
 from transforms.images.limits import UndecodableImage, check_size
 from transforms.images.resize import Resize, resized
 
@@ -18,6 +22,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 
 # The brands at the start of HEIF files with HEVC inside, as phones write them.
 _HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+# The pixels that are scaled to 8 bits at once.
+_STRIP_PIXELS = 1 << 20
 
 # What is done with an orientation in an image's EXIF or XMP.
 Exif: TypeAlias = Literal["ignore", "apply"]
@@ -51,12 +58,13 @@ def decode_image(encoded: bytes, resize: Resize, channels: int, exif: Exif = "ig
     if exif not in EXIF:
         raise ValueError(f"exif is {exif!r}; it must be {' or '.join(EXIF)}")
     upright = exif == "apply"
-    pixels = None if upright and _may_have_orientation(encoded) else _plain_jpeg(encoded, channels)
-    if pixels is not None and pixels.shape == (*(resize.shape or ()), channels) and resize.how == "stretch":
-        pixels.flags.writeable = False
-        return pixels
-    image = _decode_with_pillow(encoded, mode, upright) if pixels is None else _in_mode(_pillow_image(pixels), mode)
-    return _resized_pixels(image, resize)
+    with _decoded(encoded, channels, upright) as decoded:
+        if isinstance(decoded, Image.Image):
+            return _resized_pixels(decoded, resize)
+        if decoded.shape == (*(resize.shape or ()), channels) and resize.how == "stretch":
+            decoded.flags.writeable = False
+            return decoded
+        return _resized_pixels(_in_mode(_pillow_image(decoded), mode), resize)
 
 
 def open_image(encoded: bytes, channels: int = 3, exif: Exif = "ignore") -> Image.Image:
@@ -69,9 +77,8 @@ def open_image(encoded: bytes, channels: int = 3, exif: Exif = "ignore") -> Imag
       UndecodableImage, ValueError: as `decode_image`.
     """
     mode = _mode(channels)
-    upright = exif == "apply"
-    pixels = None if upright and _may_have_orientation(encoded) else _plain_jpeg(encoded, channels)
-    return _decode_with_pillow(encoded, mode, upright) if pixels is None else _in_mode(_pillow_image(pixels), mode)
+    with _decoded(encoded, channels, exif == "apply") as decoded:
+        return decoded if isinstance(decoded, Image.Image) else _in_mode(_pillow_image(decoded), mode)
 
 
 def resize_image(pixels: np.ndarray, resize: Resize, channels: int) -> np.ndarray:
@@ -101,34 +108,46 @@ def _may_have_orientation(encoded: bytes) -> bool:
     return b"Exif\0\0" in encoded or b"Orientation" in encoded
 
 
-def _plain_jpeg(encoded: bytes, channels: int) -> np.ndarray | None:
-    """The pixels of a plain JPEG as they are stored; None for any other image, which Pillow then decodes.
+@contextlib.contextmanager
+def _decoded(encoded: bytes, channels: int, upright: bool) -> Iterator[np.ndarray | Image.Image]:
+    """The pixels of a plain JPEG as they are stored, or Pillow's image of any other file, in the wanted mode.
 
+    It keeps the room that the decoders of a process share until the context ends. simplejpeg decodes plain JPEGs.
     Both use libjpeg-turbo and give the same pixels, bit for bit. Pillow also parses the file in Python and holds
     Python's lock meanwhile. Without that, decoding takes a fifth of the time for 32×32 pixels, and two thirds for
     ImageNet's photographs.
 
-    Returns:
-      uint8 [h, w, 3], or [h, w, 1] if the image is grey and one channel is wanted.
+    Yields:
+      uint8 [h, w, 3], or [h, w, 1] if the image is grey and one channel is wanted; or an image in "RGB" or "L".
 
     Raises:
-      UndecodableImage: the image is too large.
+      UndecodableImage: the image is too large, or cannot be decoded.
     """
+    header = None if upright and _may_have_orientation(encoded) else _plain_jpeg_header(encoded)
+    if header is not None:
+        height, width, colorspace = header
+        check_size(width, height)
+        with room_for(decoding_bytes("JPEG", width, height), width, height):
+            wanted = "GRAY" if channels == 1 and colorspace == "Gray" else "RGB"
+            pixels = None
+            with contextlib.suppress(ValueError):  # damaged, or of a rare kind: Pillow tells which
+                pixels = simplejpeg.decode_jpeg(encoded, wanted, strict=True)
+            if pixels is not None:
+                yield pixels
+                return
+    with _decoded_with_pillow(encoded, _mode(channels), upright) as image:
+        yield image
+
+
+def _plain_jpeg_header(encoded: bytes) -> tuple[int, int, str] | None:
+    """The height, width and colour space of a JPEG in grey or the usual colours; None for any other image."""
     if not encoded.startswith(b"\xff\xd8\xff"):
         return None
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
-        if colorspace not in ("YCbCr", "Gray"):
-            return None
-        check_size(width, height)
-        pixels: np.ndarray = simplejpeg.decode_jpeg(
-            encoded, "GRAY" if channels == 1 and colorspace == "Gray" else "RGB", strict=True
-        )
-    except UndecodableImage:
-        raise
-    except ValueError:  # damaged, or of a rare kind: Pillow tells which
+    except ValueError:
         return None
-    return pixels
+    return (height, width, colorspace) if colorspace in ("YCbCr", "Gray") else None
 
 
 def _mode(channels: int) -> str:
@@ -154,18 +173,34 @@ def _resized_pixels(image: Image.Image, resize: Resize) -> np.ndarray:
     return np.asarray(resized(image, resize)).reshape(*resize.shape, len(image.getbands()))
 
 
-def _decode_with_pillow(encoded: bytes, mode: str, upright: bool) -> Image.Image:
-    """Decodes an image with Pillow, at its own size, in the mode "RGB" or "L", upright or as it is stored."""
+@contextlib.contextmanager
+def _decoded_with_pillow(encoded: bytes, mode: str, upright: bool) -> Iterator[Image.Image]:
+    """An image that Pillow decodes, at its own size, in the mode "RGB" or "L", upright or as it is stored."""
     if not encoded:
         raise UndecodableImage("the image is empty: 0 bytes")
-    try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+    check_notes(encoded)
+    with contextlib.ExitStack() as stack:
+        size = webp_size(encoded)
+        if size is not None:
+            check_size(*size)
+            stack.enter_context(room_for(decoding_bytes("WEBP", *size), *size))
+        with _undecodable(encoded), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             check_size(*image.size)
+            if size is None:
+                stack.enter_context(room_for(decoding_bytes(image.format, *image.size), *image.size))
             if upright:
                 ImageOps.exif_transpose(image, in_place=True)
             # Pillow warns if a palette's transparency is lost. Here it is dropped on purpose.
             image.info.pop("transparency", None)
-            return (_to_eight_bits(image) if image.mode[0] in "IF" else image).convert(mode)
+            decoded = (_to_eight_bits(image) if image.mode[0] in "IF" else image).convert(mode)
+        yield decoded
+
+
+@contextlib.contextmanager
+def _undecodable(encoded: bytes) -> Iterator[None]:
+    """Turns the errors of Pillow's readers into `UndecodableImage`."""
+    try:
+        yield
     except UndecodableImage:
         raise
     except UnidentifiedImageError as error:
@@ -190,9 +225,20 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     Raises:
       UndecodableImage: values lie outside 0 to 65535, or outside 0 to 1 for floating point. White is then unknown.
     """
-    values = np.asarray(image)
     white = 1 if image.mode == "F" else 65535
-    if not (values.min() >= 0 and values.max() <= white):
-        raise UndecodableImage(f"the grey values are {values.min()} to {values.max()}, not within 0 to {white}")
-    scaled = np.rint(values * 255) if image.mode == "F" else values >> 8
-    return Image.fromarray(scaled.astype(np.uint8))
+    width, height = image.size
+    grey = Image.new("L", image.size)
+    # In strips, because an array of all values would take several times the image's memory.
+    rows = max(1, _STRIP_PIXELS // width)
+    strips = [(top, min(top + rows, height)) for top in range(0, height, rows)]
+    ranges = []
+    for top, bottom in strips:
+        values = np.asarray(image.crop((0, top, width, bottom)))
+        ranges += [values.min(), values.max()]
+        if values.min() >= 0 and values.max() <= white:
+            scaled = np.rint(values * 255) if image.mode == "F" else values >> 8
+            grey.paste(Image.fromarray(scaled.astype(np.uint8)), (0, top))
+    least, most = np.min(ranges), np.max(ranges)
+    if not (least >= 0 and most <= white):
+        raise UndecodableImage(f"the grey values are {least} to {most}, not within 0 to {white}")
+    return grey

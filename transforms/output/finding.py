@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from transforms.byte_names import from_text
 from transforms.output.codec import decode_map
 from transforms.output.files import open_file
 from transforms.output.store import Output
@@ -110,6 +111,7 @@ def _places_of_index(output: Output, receipts: Sequence[Receipt], name: str) -> 
     if not (mark and shard and digits.isascii() and digits.isdigit()):
         return []
     index = int(digits)
+    shard = from_text(shard)
     found = []
     for receipt in receipts:
         unit = receipt.unit

@@ -39,8 +39,8 @@ _HEADERS = (
 class _Member(tarfile.TarInfo):
     """A member whose damaged header is an error. tarfile takes one after the first member as the archive's end.
 
-    tarfile also believes what a header claims: it allocates names of any length, goes back for negative sizes, and calls
-    itself for each header that belongs to the next.
+    tarfile also believes what a header claims: it allocates names of any length, goes back for negative sizes, and
+    calls itself for each header that belongs to the next.
     """
 
     @classmethod
@@ -68,7 +68,7 @@ class _Member(tarfile.TarInfo):
                 f"the header at byte {self.offset} has {self.size:,} bytes, more than the {_LONGEST_HEADER:,} that are "
                 "read"
             )
-        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+        return super()._proc_member(archive)  # type: ignore[misc]
 
     def _proc_sparse(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         raise tarfile.ReadError(f"the member at byte {self.offset} is a sparse file, which is not read here")

@@ -190,8 +190,8 @@ class TFRecordSource(Source):
         image_id = fallback_id(shard, frame.index)
         place = f"record {frame.index} at byte {frame.offset}"
         if frame.length > self.fields.record_bytes:
-            problem = too_large(place, frame.length, self.fields.record_bytes)
-            return Record(frame.index, image_id, None, problem=problem, error=TOO_LARGE)
+            large = too_large(place, frame.length, self.fields.record_bytes)
+            return Record(frame.index, image_id, None, problem=large, error=TOO_LARGE)
         if frame.data is None:
             return Record(frame.index, image_id, None, problem=f"{place} is corrupt: its checksum does not hold")
         features = _features(frame.data)
