@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -82,9 +83,8 @@ def test_a_tar_keeps_what_comes_before_a_header_that_lies(tmp_path: pathlib.Path
     assert damage.index in (5, 6)
     assert source.count(shard_of(path, "webdataset")) == damage.index
     path.write_bytes(TARS[name])
-    with pytest.raises(UnreadableInput, match=r"x\.tar"):
+    with contextlib.suppress(UnreadableInput):  # a member that is cut off is found as it is read
         source.check(shard_of(path, "webdataset"))
-        raise UnreadableInput(f"{path} is accepted")  # a member that is cut off is found as it is read
 
 
 @pytest.mark.parametrize("length", [1 << 31, 1 << 60, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
@@ -165,13 +165,7 @@ def test_text_that_is_not_utf_8_is_kept_in_every_format(tmp_path: pathlib.Path) 
             add_member(archive, os.fsdecode(name), SAMPLES[0][1])
     with (tmp_path / "x.tfrecord").open("wb") as sink:
         for name in names:
-            entry = lambda key, data: (
-                b"\x0a"
-                + _delimited(  # noqa: E731
-                    b"\x0a" + _delimited(key) + b"\x12" + _delimited(b"\x0a" + _delimited(b"\x0a" + _delimited(data)))
-                )
-            )
-            features = entry(b"image/encoded", SAMPLES[0][1]) + entry(b"image/filename", name)
+            features = _entry(b"image/encoded", SAMPLES[0][1]) + _entry(b"image/filename", name)
             sink.write(frame(b"\x0a" + _delimited(features)))
     ids = pa.Array.from_buffers(pa.string(), 3, pa.array(names, pa.binary()).buffers())
     pq.write_table(pa.table({"image": pa.array([SAMPLES[0][1]] * 3, pa.binary()), "id": ids}), tmp_path / "x.parquet")
@@ -185,6 +179,12 @@ def test_text_that_is_not_utf_8_is_kept_in_every_format(tmp_path: pathlib.Path) 
         assert damage is None
         assert sorted(record.image_id for record in records) == sorted(name + ends for name in shown)
         assert {record.image for record in records} == {SAMPLES[0][1]}
+
+
+def _entry(key: bytes, data: bytes) -> bytes:
+    """A feature of a tf.train.Example. Written by hand, as the key and the bytes may be anything."""
+    value = _delimited(b"\x0a" + _delimited(b"\x0a" + _delimited(data)))
+    return b"\x0a" + _delimited(b"\x0a" + _delimited(key) + b"\x12" + value)
 
 
 def _delimited(data: bytes) -> bytes:
@@ -253,7 +253,7 @@ def in_little_memory(code: str, *arguments: object, mib: int, as_nobody: bool = 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_bombs_take_no_more_memory_than_the_budget(tmp_path: pathlib.Path) -> None:
-    large = 400 << 20
+    large = 160 << 20
 
     def zeros(sink: io.BufferedIOBase, size: int) -> None:
         for _ in range(size >> 20):
@@ -280,11 +280,11 @@ def test_bombs_take_no_more_memory_than_the_budget(tmp_path: pathlib.Path) -> No
         for name, format in (("x.tfrecord", "tfrecord"), ("x.tar", "webdataset"), ("y.tar", "webdataset"),
                              ("x.parquet", "parquet")):
             shard = shard_of(pathlib.Path(sys.argv[1], name), format)
-            records, damage = read_until_damage(source_for(format, Fields()), shard)
+            records, damage = read_until_damage(source_for(format, Fields(record_bytes=32 << 20)), shard)
             print(name, [record.error for record in records if record.image is None], len(records), damage is not None)
         """,
         tmp_path,
-        mib=300,
+        mib=120,
     )
     assert printed.splitlines() == [
         "x.tfrecord ['TooLarge'] 7 False",
