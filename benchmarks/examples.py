@@ -118,7 +118,7 @@ def _run(output: Output, rows: int, classes: int) -> dict[str, float]:
 
     receipts = [Receipt(unit, "run", count, count, {}, 0.0, 1.0, "host/1", 1) for unit, count in _units(rows)]
     mean = np.full((COARSE, COARSE), 0.5)
-    digests = [Digest(c, 1, 1, 1, np.zeros(len(FIGURES)), mean, None, None, 0.0) for c in range(-1, classes)]
+    digests = [Digest(c, 1, 1, 1, np.zeros(len(FIGURES)), mean, *(None,) * 5, 0.0) for c in range(-1, classes)]
     before = resource.getrusage(resource.RUSAGE_SELF)
     started = time.perf_counter()
     with beam.Pipeline() as pipeline:

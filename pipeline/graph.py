@@ -18,11 +18,13 @@ from fullgrad_beam import Checked
 from pipeline.summary import summarize
 from transforms.examples import WriteExamples
 from transforms.explain import ExplainSettings, ExplainUnits
-from transforms.merging import CANDIDATES, IDS, merge_block, rank_by_similarity
+from transforms.merging import CANDIDATES, EXCEEDING, IDS, merge_block, rank_by_similarity
 from transforms.output import CLASSES, CONFUSION, Output, read_table
 from transforms.statistics import (
     Digest,
+    Exceeding,
     IdCounts,
+    MergeExceeding,
     MergeIdCounts,
     MergeRankings,
     Ranking,
@@ -59,9 +61,10 @@ def build(
     digests = blocks | "Digest" >> beam.FlatMap(_digests, output)
     ranked = explained["receipts"] | "RankBySimilarity" >> beam.FlatMap(
         rank_by_similarity, output, AsList(digests)
-    ).with_outputs(IDS, CANDIDATES, main="rankings")
+    ).with_outputs(IDS, CANDIDATES, EXCEEDING, main="rankings")
     rankings = ranked["rankings"] | "MergeRankings" >> beam.CombinePerKey(MergeRankings())
     ids = ranked[IDS] | "MergeIdCounts" >> beam.CombineGlobally(MergeIdCounts())
+    exceeding = ranked[EXCEEDING] | "MergeExceeding" >> beam.CombinePerKey(MergeExceeding())
     _ = (
         blocks
         | "ClassRows" >> beam.Map(_write_rows, output, AsList(digests), AsDict(rankings), names)
@@ -73,7 +76,15 @@ def build(
         pipeline
         | "Once" >> beam.Create([settings.run])
         | "WriteSummary"
-        >> beam.Map(_write_summary, AsList(explained["receipts"]), AsList(digests), AsSingleton(ids), names, output)
+        >> beam.Map(
+            _write_summary,
+            AsList(explained["receipts"]),
+            AsList(digests),
+            AsDict(exceeding),
+            AsSingleton(ids),
+            names,
+            output,
+        )
     )
 
 
@@ -116,9 +127,10 @@ def _write_summary(
     run: str,
     receipts: Sequence[Receipt],
     digests: Sequence[Digest],
+    exceeding: Mapping[int, Exceeding],
     ids: IdCounts,
     names: Sequence[str] | None,
     output: Output,
 ) -> None:
-    summary = summarize(run, receipts, digests, names, ids.repeated())
+    summary = summarize(run, receipts, digests, names, ids.repeated(), exceeding)
     output.write_json(output.file("summary.json"), summary.to_json())

@@ -5,27 +5,29 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.label_doubts import label_doubts
-from transforms.statistics import DATASET, Digest, standouts
+from transforms.statistics import DATASET, Digest, Exceeding, part_standouts, standouts
 from transforms.unit import Receipt
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Notable:
-    """A class with more evidence at a place than the other classes have there.
+    """A class with more evidence at a place than the other classes have there, or a part of whose images has more.
 
     Attributes:
       class_index, class_name: the class.
       place: where, in words.
       y, x: the centre of the cell that stands out most, as fractions of the image's height and width.
-      mean: the part of the class's evidence at the place, on average over its maps.
+      mean: the part of the class's evidence at the place, on average over its maps. Where only a part of the class
+        stands out, the part of its images that have more evidence there than 99 % of the other classes' images.
       others: the same of the other classes, on average.
-      effect, gap: as in `Standout`: the distances to the mean of the other classes and to the next class.
+      effect, gap: as in `Standout`: the distances to the mean of the other classes and to the next class. The effect is
+        None where only a part of the class stands out.
       images: the number of maps of the class.
     """
 
@@ -36,7 +38,7 @@ class Notable:
     x: float
     mean: float
     others: float
-    effect: float
+    effect: float | None
     gap: float
     images: int
 
@@ -45,6 +47,11 @@ class Notable:
         name = repr(self.class_name) if self.class_name else self.class_index
         digits = 0 if round(100 * self.mean) != round(100 * self.others) else 1
         where = self.place if self.place in ("along the border", "over most of the image") else f"at the {self.place}"
+        if self.effect is None:
+            return (
+                f"{self.mean:.0%} of the images of class {name} have more of their evidence {where} than 99% of the "
+                f"other classes' images ({self.images:,} maps); fullgrad check tells whether the model uses it"
+            )
         return (
             f"class {name} holds {self.mean:.{digits}%} of its evidence {where}, the other classes "
             f"{self.others:.{digits}%} ({self.effect:.1f} standard deviations more, {self.images:,} maps); "
@@ -66,7 +73,7 @@ class Summary:
       labelled, correct, accuracy: images with a label, those whose label is predicted, and the ratio of the two.
       completeness: p50, p95, p99 and max of the completeness error; None without images, and for methods that do not
         decompose the logit.
-      notable: the classes that stand out somewhere, the largest effect first.
+      notable: the classes that stand out somewhere, the largest effect first; then those of which a part does.
       repeated_ids: images that share their id with another image; an estimate if there are more than 131,072 ids, and
         None in summaries of earlier versions.
       warnings: what looks wrong with the data, one sentence each.
@@ -106,6 +113,7 @@ def summarize(
     digests: Sequence[Digest],
     class_names: Sequence[str] | None,
     repeated_ids: int | None = None,
+    exceeding: Mapping[int, Exceeding] | None = None,
 ) -> Summary:
     """The summary of an output that consists of `receipts`."""
     computed = [receipt for receipt in receipts if receipt.run == run]
@@ -128,7 +136,7 @@ def summarize(
         correct=correct,
         accuracy=correct / labelled if labelled else None,
         completeness=_completeness(dataset),
-        notable=_notable(digests, class_names),
+        notable=_notable(digests, class_names, exceeding or {}),
         repeated_ids=repeated_ids,
         warnings=label_doubts(receipts, digests),
     )
@@ -141,12 +149,17 @@ def _completeness(dataset: Digest | None) -> dict[str, float] | None:
     return dict(zip(("p50", "p95", "p99"), quantiles, strict=True)) | {"max": dataset.largest_error}
 
 
-def _notable(digests: Sequence[Digest], class_names: Sequence[str] | None) -> list[Notable]:
+def _notable(
+    digests: Sequence[Digest], class_names: Sequence[str] | None, exceeding: Mapping[int, Exceeding]
+) -> list[Notable]:
     classes = [digest for digest in digests if digest.class_index != DATASET]
     found = standouts(
         {digest.class_index: digest.share for digest in classes},
         {digest.class_index: digest.evidence for digest in classes},
     )
+    # What a whole class has, parts of it have too.
+    known = {each.class_index for each in found}
+    found += [each for each in part_standouts(exceeding) if each.class_index not in known]
     return [
         Notable(
             class_index=each.class_index,

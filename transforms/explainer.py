@@ -15,6 +15,7 @@ from transforms.fullgrad.tensorflow.autodiff import has_accelerator, out_of_memo
 from transforms.memory import accelerator_memory, memory_at_hand, sensible_batch, usable_cores
 from transforms.methods import METHODS
 from transforms.models import LoadedModel
+from transforms.statistics import COARSE
 from transforms.targets import Targets
 
 _log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class MethodSettings:
             contrast=self.contrast,
             channels=self.channels,
             map_size=self.map_size or model.input_size,
+            evidence_size=(COARSE, COARSE),
             samples=self.samples,
             noise_level=self.noise_level,
             seed=self.seed,

@@ -6,19 +6,25 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 
 from transforms.examples import by_block
 from transforms.output import Output, read_table
 from transforms.statistics import (
+    COARSE,
     DATASET,
     SCORES,
     Candidates,
     ClassStatistics,
     Digest,
+    Exceeding,
     IdCounts,
     Ranking,
     cosine,
+    exceeding,
+    limits_of,
     merged,
+    shares_in_cells,
 )
 from transforms.unit import Receipt, Unit
 
@@ -28,16 +34,20 @@ IDS = "ids"
 # The tagged output of `rank_by_similarity` with (block of classes, candidates for examples).
 CANDIDATES = "candidates"
 
+# The tagged output of `rank_by_similarity` with (class, `Exceeding`).
+EXCEEDING = "exceeding"
+
 
 def rank_by_similarity(
     receipt: Receipt, output: Output, digests: Sequence[Digest]
 ) -> Iterator[tuple[int, Ranking] | beam.pvalue.TaggedOutput]:
     """Ranks a committed unit's images by the similarity of their coarse map to their class's mean coarse map.
 
-    Yields each class with its ranking, in the output `IDS` the `IdCounts` of the images, and in the output `CANDIDATES`
-    each block of classes with its `Candidates`.
+    Yields each class with its ranking, in the output `IDS` the `IdCounts` of the images, in the output `CANDIDATES`
+    each block of classes with its `Candidates`, and in the output `EXCEEDING` each class with the number of its images
+    that have more evidence in a cell than nearly all images of other classes.
     """
-    columns = ["image_id", "index", "label", "predicted", "target", "coarse_map", *SCORES]
+    columns = ["image_id", "index", "label", "predicted", "target", "coarse_map", "evidence_map", "entropy", *SCORES]
     table = read_table(output.part("maps", receipt.unit), columns)
     targets = table["target"].to_numpy()
     ids = table["image_id"].to_pylist()
@@ -56,6 +66,8 @@ def rank_by_similarity(
         yield class_index, Ranking.of(similarity[known], [ids[i] for i in chosen[known]])
         if class_index != DATASET:
             own[chosen] = similarity
+    for class_index, found in _exceeding(table, targets, digests).items():
+        yield beam.pvalue.TaggedOutput(EXCEEDING, (class_index, found))
     labels, predicted = table["label"].fill_null(-1).to_numpy(), table["predicted"].to_numpy()
     candidates = Candidates.of(
         receipt.unit,
@@ -66,6 +78,20 @@ def rank_by_similarity(
     )
     for element in by_block(candidates):
         yield beam.pvalue.TaggedOutput(CANDIDATES, element)
+
+
+def _exceeding(table: pa.Table, targets: np.ndarray, digests: Sequence[Digest]) -> dict[int, Exceeding]:
+    """How many of a unit's maps of each class exceed the other classes' maps; maps without mass do not count."""
+    sample = next((digest.cells for digest in digests if digest.cells is not None), None)
+    if sample is None:
+        return {}
+    maps = (table[name].combine_chunks().flatten().to_numpy() for name in ("coarse_map", "evidence_map"))
+    shares = shares_in_cells(*(each.reshape(-1, COARSE, COARSE) for each in maps))
+    has_mass = table["entropy"].is_valid().to_numpy()
+    return {
+        class_index: exceeding(shares[has_mass & (targets == class_index)], limits)
+        for class_index, limits in limits_of(sample, targets).items()
+    }
 
 
 def merge_block(block: int, units: Iterable[Unit], output: Output) -> dict[int, ClassStatistics]:

@@ -103,6 +103,7 @@ def _statistics_rows(
     targets = explanation.targets.astype(np.int64)
     each = np.arange(len(targets))
     scores = explanation.logits[each, targets]
+    evidence = resample(np.maximum(explanation.maps, 0), (COARSE, COARSE))
     return MapRows(
         targets=targets,
         labels=np.asarray([-1 if s.label is None else s.label for s in sources], np.int64),
@@ -117,7 +118,8 @@ def _statistics_rows(
         completeness=explanation.completeness_error,
         maps=explanation.maps,
         coarse=resample(unit_mass(explanation.maps), (COARSE, COARSE)),
-        evidence=resample(np.maximum(explanation.maps, 0), (COARSE, COARSE)),
+        evidence=evidence,
+        speaking=explanation.evidence if explanation.evidence.size else evidence,
         figures=map_figures(explanation.maps),
     )
 
@@ -168,9 +170,8 @@ def _map_rows(
         "map_offset": encoded.offset,
         "map_height": [height] * count,
         "map_width": [width] * count,
-        "coarse_map": pa.ListArray.from_arrays(
-            np.arange(count + 1, dtype=np.int32) * COARSE**2, rows.coarse.astype(np.float32, copy=False).ravel()
-        ),
+        "coarse_map": _cells(rows.coarse),
+        "evidence_map": _cells(rows.speaking),
         **{name: _null_for_nan(rows.figures[:, i]) for i, name in enumerate(FIGURES)},
         "image": _images(sources),
     }
@@ -211,6 +212,12 @@ def _channel_terms(explanation: Explanation) -> pa.Array:
         return pa.nulls(count, MAPS.field("channel_terms").type)
     terms = round_keeping_sums(explanation.channel_terms)
     return pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * channels, pa.array(terms.ravel()))
+
+
+def _cells(maps: np.ndarray) -> pa.Array:
+    """Lists of float32, one for each of the maps [N, COARSE, COARSE]."""
+    offsets = np.arange(len(maps) + 1, dtype=np.int32) * COARSE**2
+    return pa.ListArray.from_arrays(offsets, maps.astype(np.float32, copy=False).ravel())
 
 
 def _images(sources: Sequence[Decoded]) -> pa.Array:

@@ -145,11 +145,18 @@ def _places(results: Results) -> list[Finding]:
         name = class_label(index, notable["class_name"])
         own, others = percent(notable["mean"]), percent(notable["others"])
         where = place if place in _PHRASES else f"at the {place}"
+        if notable.get("effect") is None:
+            sentence = (
+                f"{name}: {own} of its images have more of their evidence {where} than 99\u00a0% of the other classes' "
+                f"images; of other classes: {others}."
+            )
+        else:
+            sentence = f"{name}: {own} of its evidence lies {where}; other classes: {others}."
         found.append(
             Finding(
                 index,
                 "place",
-                f"{name}: {own} of its evidence lies {where}; other classes: {others}." + _HINT,
+                sentence + _HINT,
                 notable["mean"],
                 notable["others"],
                 {"along the border": "border"}.get(place, "corner" if place in _CORNERS else "typical"),

@@ -24,7 +24,7 @@ def doubts(zeros: int = 0, classes: int = 10, **counts: int) -> list[str]:
 def digest(class_index: int, labelled: int, correct: int) -> Digest:
     """A digest with nothing but counts."""
     empty, none = np.zeros(0), Moments.of(np.zeros((0, 14, 14)))
-    return Digest(class_index, 1, labelled, correct, empty, empty, none, none, None, None, 0.0)
+    return Digest(class_index, 1, labelled, correct, empty, empty, none, none, None, None, None, 0.0)
 
 
 def of_classes(*recalls: tuple[int, int], classes: int | None = None) -> list[str]:

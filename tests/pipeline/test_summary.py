@@ -3,9 +3,11 @@
 import dataclasses
 import json
 
+import numpy as np
+
 from pipeline.summary import Notable, Summary, summarize
 from tests.transforms.statistics.samples import GRID, random_rows
-from transforms.statistics import Digest, PartialStatistics, map_figures, resample, unit_mass
+from transforms.statistics import SHARES, Digest, Exceeding, PartialStatistics, map_figures, resample, unit_mass
 
 FOUND = Notable(1, "cat", "bottom right", 0.9, 0.9, 0.13, 0.04, 1.62, 1.1, 1200)
 
@@ -39,6 +41,27 @@ def test_a_sentence_says_how_much_where_of_how_many_and_what_to_do_next() -> Non
         "class 'cat' holds 13% of its evidence at the bottom right, the other classes 4% "
         "(1.6 standard deviations more, 1,200 maps); fullgrad check tells whether the model uses it"
     )
+
+
+def test_a_part_of_a_class_is_said_to_be_a_part() -> None:
+    part = dataclasses.replace(FOUND, mean=0.31, others=0.01, effect=None, gap=0.3)
+    assert part.sentence() == (
+        "31% of the images of class 'cat' have more of their evidence at the bottom right than 99% of the other "
+        "classes' images (1,200 maps); fullgrad check tells whether the model uses it"
+    )
+    summary = dataclasses.replace(summarize("run", [], [], None), notable=[part])
+    assert Summary.from_dict(json.loads(summary.to_json())) == summary
+
+
+def test_a_part_of_a_class_is_notable_unless_the_whole_class_is() -> None:
+    rare, common = np.full(SHARES, 0.01), np.full(SHARES, 0.01)
+    rare[195] = 0.3
+    exceeding = {k: Exceeding(200, (200 * (rare if k == 1 else common)).astype(int), 20, 2000) for k in range(3)}
+    [part] = summarize("run", [], digests(marked=None), ["ant", "bee", "cat"], exceeding=exceeding).notable
+    assert (part.class_name, part.place, part.effect) == ("bee", "bottom right", None)
+    assert part.mean == 0.3
+    [whole] = summarize("run", [], digests(1), None, exceeding=exceeding).notable
+    assert whole.effect is not None
 
 
 def test_a_sentence_has_the_digits_that_show_the_difference() -> None:

@@ -75,7 +75,7 @@ class PlainCondenser:
 
     def condense(self, contribution: Contribution) -> Condensed:
         """Condenses by the rule; the totals are sums."""
-        return Condensed(self.rule.condense(contribution), contribution.totals())
+        return Condensed(self.rule.condense(contribution), contribution.sums(), contribution.totals())
 
     def add_resized(
         self, total: Tensor | None, small: Tensor, rows: np.ndarray | None, columns: np.ndarray | None

@@ -100,10 +100,12 @@ class Condensed:
 
     Attributes:
       map: float32 [N, h, w], the contributions condensed by a `maps.MapRule` and added up.
+      evidence: float32 [N, h, w], the sum over channels of the contributions themselves.
       totals: float32 [N, T], the sum of each contribution over positions and channels.
     """
 
     map: Tensor
+    evidence: Tensor
     totals: Tensor
 
 

@@ -24,6 +24,7 @@ class Options:
     contrast: str = "none"
     channels: str = channels.NONE
     map_size: tuple[int, int] | None = None
+    evidence_size: tuple[int, int] | None = None
     samples: int = methods.SAMPLES
     noise_level: float = methods.NOISE_LEVEL
     seed: int = 0
@@ -66,6 +67,8 @@ class Explanation:
       explained: float32 [N], f: the target's logit; with `contrast="runner_up"`, less the largest other logit.
       contrast_class: int32 [N], the class of that largest other logit; −1 without contrast.
       maps: float32 [N, H, W].
+      evidence: float32 [N, h, w], the positive part of the signed map, added up over the area of each cell, in the unit
+        of f; h and w are 0 without `evidence_size`.
       input_term: float32 [N], ⟨∇ₓf, x⟩.
       bias_term: float32 [N], the sum of all layers' terms.
       unlocated_term: float32 [N], the part of the bias term without a position in the image; it is not in the map.
@@ -81,6 +84,7 @@ class Explanation:
     explained: np.ndarray
     contrast_class: np.ndarray
     maps: np.ndarray
+    evidence: np.ndarray
     input_term: np.ndarray
     bias_term: np.ndarray
     unlocated_term: np.ndarray

@@ -118,6 +118,28 @@ def combine(
     return total
 
 
+# The positive part of a signed map is taken at so many times the resolution of the evidence, or at the image's own, if
+# that is lower: at the evidence's own, what speaks for the class would cancel with what speaks against it close by.
+_FINER = 4
+
+
+def evidence(sums: list[Tensor], input_size: tuple[int, int], size: tuple[int, int]) -> Any:
+    """The positive part of the signed map, added up over the area of each cell.
+
+    Args:
+      sums: float32 [N, h, w] of any resolutions, the sums of contributions over channels.
+      input_size: height and width of the images.
+      size: height and width of the result.
+
+    Returns:
+      float32 [N, *size].
+    """
+    fine = min(input_size[0], _FINER * size[0]), min(input_size[1], _FINER * size[1])
+    positive = ops.maximum(combine(RULES["signed"], sums, input_size, fine), 0.0)
+    rows, columns = (resampling.area(old, new).astype(np.float32) for old, new in zip(fine, size, strict=True))
+    return add_resized(None, positive, rows, columns)
+
+
 def _side(rule: MapRule, old: int, full: int, new: int) -> np.ndarray | None:
     """The matrix for one side, float32 [new, old]; None for the identity, as usual for the input's own term.
 

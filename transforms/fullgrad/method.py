@@ -45,6 +45,7 @@ def full_gradients(
     contrast: str = "none",
     channels: str = "none",
     map_size: tuple[int, int] | None = None,
+    evidence_size: tuple[int, int] | None = None,
     batch_size: int | None = None,
     jit: bool | None = None,
 ) -> Explanation:
@@ -63,6 +64,7 @@ def full_gradients(
       channels: the name of a layer, for the contribution of each of its channels; `auto` takes the last layer whose
         output has places in the image, `none` none.
       map_size: height and width of the maps; None for those of the images.
+      evidence_size: height and width of the `evidence`, which is made beside the maps; None for none.
       batch_size: images a pass; None for at most 32.
       jit: whether XLA compiles; None decides by `prefers_jit`.
 
@@ -78,6 +80,7 @@ def full_gradients(
         contrast=contrast,
         channels=channels,
         map_size=map_size,
+        evidence_size=evidence_size,
         batch_size=batch_size,
         jit=jit,
     )
@@ -94,6 +97,7 @@ def explain(
     contrast: str = "none",
     channels: str = "none",
     map_size: tuple[int, int] | None = None,
+    evidence_size: tuple[int, int] | None = None,
     samples: int = SAMPLES,
     noise_level: float = NOISE_LEVEL,
     seed: int = 0,
@@ -120,7 +124,7 @@ def explain(
       maps: as in `full_gradients`, for `fullgrad` and `smooth_fullgrad`. For `input_x_gradient`, `signed` takes no
         absolute value, so that a map's sum is ⟨x, ∂f/∂x⟩. Other methods make one kind of map, called `reference`.
       biases: as in `full_gradients`, for `fullgrad` and `smooth_fullgrad`.
-      channels: as in `full_gradients`, for `fullgrad` alone; other methods have none.
+      channels, evidence_size: as in `full_gradients`, for `fullgrad` alone; other methods have none.
       map_size: height and width of the maps; None for those of the images. Maps are made at the images' size; another
         size takes the mean (for signed maps, the sum) over each pixel's area.
       samples: how many noisy copies `smoothgrad` and `smooth_fullgrad` average over.
@@ -139,6 +143,7 @@ def explain(
         contrast=contrast,
         channels=channels,
         map_size=map_size,
+        evidence_size=evidence_size,
         samples=samples,
         noise_level=noise_level,
         seed=seed,
@@ -201,6 +206,7 @@ def _compile(exposed: Exposed, options: Options) -> Compiled:
             "logits": found.logits,
             "targets": found.targets,
             "maps": _combine([each.map for each in condensed], images, options, condenser),
+            "evidence": _evidence([each.evidence for each in condensed], images, options),
         }
 
     run = autodiff.compiled(function, jit=options.jit)
@@ -320,6 +326,12 @@ def _combine(condensed: list[Tensor], images: Tensor, options: Options, condense
     size = int(images.shape[1]), int(images.shape[2])
     rule = maps.RULES[options.maps]
     return maps.combine(rule, condensed, size, options.map_size or size, condenser.add_resized)
+
+
+def _evidence(sums: list[Tensor], images: Tensor, options: Options) -> Tensor:
+    if options.evidence_size is None:
+        return ops.zeros((images.shape[0], 0, 0))
+    return maps.evidence(sums, (int(images.shape[1]), int(images.shape[2])), options.evidence_size)
 
 
 def _located_terms(exposed: Exposed, images: Tensor, targets: Tensor, options: Options) -> Evidence:

@@ -236,6 +236,7 @@ def compile_sibling(exposed: Exposed, options: Options, sibling: Sibling) -> Com
             "unlocated_term": missing,
             "completeness_error": missing,
             "layer_terms": np.zeros((len(images), 0), np.float32),
+            "evidence": np.zeros((len(images), 0, 0), np.float32),
             "channel_terms": np.zeros((len(images), 0), np.float32),
             "after_term": missing,
         }, ()

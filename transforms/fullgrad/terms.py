@@ -338,4 +338,5 @@ class ContributionGroup:
         (merged,) = merge_neighbours(found)
         assert isinstance(merged, Contribution)
         self.condensed.append(early.condense(merged))
-        return [self.condensed[0].map, self.condensed[0].totals]
+        made = self.condensed[0]
+        return [made.map, *([] if made.evidence is made.map else [made.evidence]), made.totals]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.output.schemas import MOMENTS, PARTIALS
-from transforms.statistics import FIGURES, ClassStatistics, Moments, Ranking, Sample
+from transforms.statistics import FIGURES, SHARES, ClassStatistics, Moments, Ranking, Sample
 
 # The number of classes in a block. Statistics are merged and finished block by block, so that a thousand classes need
 # no more memory than one block. A class takes 110 KB at a grid of 56.
@@ -37,6 +37,9 @@ def _statistics_row(class_index: int, statistics: ClassStatistics) -> dict[str, 
         "sample_size": statistics.sample.size,
         "sample_keys": statistics.sample.keys,
         "sample_rows": statistics.sample.rows.ravel(),
+        "cells_size": statistics.cells.size,
+        "cells_keys": statistics.cells.keys,
+        "cells_rows": statistics.cells.rows.ravel(),
         "largest_error": statistics.largest_error,
     }
     for name in MOMENTS:
@@ -79,6 +82,7 @@ def _statistics_of(batch: pa.RecordBatch, i: int) -> tuple[int, ClassStatistics]
         predictions=Counter(dict(zip(scalar("predicted_classes"), scalar("predicted_images"), strict=True))),
         **{name: moments(name) for name in MOMENTS},
         sample=Sample(scalar("sample_size"), array("sample_keys"), rows),
+        cells=Sample(scalar("cells_size"), array("cells_keys"), array("cells_rows").reshape(-1, 1 + SHARES)),
         largest_error=scalar("largest_error"),
         by_logit=Ranking(ends("top"), ends("bottom")),
     )

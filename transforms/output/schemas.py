@@ -47,13 +47,14 @@ MAPS = pa.schema(
         ("map_height", pa.int32()),
         ("map_width", pa.int32()),
         ("coarse_map", _FLOATS),
+        ("evidence_map", _FLOATS),
         *((name, pa.float32()) for name in FIGURES),
         ("image", IMAGE),
     ]
 )
 
 # The columns of `MAPS` that examples do not have: they are long, and nobody reads them row by row.
-_NOT_IN_EXAMPLES = ("coarse_map", "channel_terms", "image")  # the image comes last
+_NOT_IN_EXAMPLES = ("coarse_map", "evidence_map", "channel_terms", "image")  # the image comes last
 
 # A unit's maps on the grid of the class statistics, or smaller, for examples. A map is found by `index` and `target`.
 SMALL_MAPS = pa.schema([MAPS.field(name) for name in ("index", "target", *MAP_COLUMNS)])
@@ -111,6 +112,9 @@ PARTIALS = pa.schema(
         ("sample_size", pa.int64()),
         ("sample_keys", pa.list_(pa.uint64())),
         ("sample_rows", _FLOATS),
+        ("cells_size", pa.int64()),
+        ("cells_keys", pa.list_(pa.uint64())),
+        ("cells_rows", _FLOATS),
         ("largest_error", pa.float64()),
         ("top_scores", _DOUBLES),
         ("top_ids", _STRINGS),

@@ -5,6 +5,7 @@ from transforms.statistics.accumulators import (
     EXTREMES,
     SAMPLE_OF_CLASS,
     SAMPLE_OF_DATASET,
+    SHARES,
     ClassStatistics,
     MapRows,
     MergeRankings,
@@ -14,6 +15,7 @@ from transforms.statistics.accumulators import (
     Sample,
     merged,
     sample_key,
+    shares_in_cells,
 )
 from transforms.statistics.candidates import EXAMPLES_OF_KIND, KINDS, SCORES, Candidates, MergeCandidates
 from transforms.statistics.classes import (
@@ -28,6 +30,7 @@ from transforms.statistics.classes import (
 from transforms.statistics.figures import COARSE, FIGURES, map_figures, resample, unit_mass
 from transforms.statistics.repeats import IdCounts, MergeIdCounts
 from transforms.statistics.standout import Standout, standouts
+from transforms.statistics.tails import Exceeding, MergeExceeding, exceeding, limits_of, part_standouts
 
 __all__ = [
     "COARSE",
@@ -40,13 +43,16 @@ __all__ = [
     "SAMPLE_OF_CLASS",
     "SAMPLE_OF_DATASET",
     "SCORES",
+    "SHARES",
     "SUSPICIOUS",
     "Candidates",
     "ClassStatistics",
     "Digest",
+    "Exceeding",
     "IdCounts",
     "MapRows",
     "MergeCandidates",
+    "MergeExceeding",
     "MergeIdCounts",
     "MergeRankings",
     "Moments",
@@ -57,10 +63,14 @@ __all__ = [
     "class_row",
     "confusion_rows",
     "cosine",
+    "exceeding",
+    "limits_of",
     "map_figures",
     "merged",
+    "part_standouts",
     "resample",
     "sample_key",
+    "shares_in_cells",
     "standouts",
     "unit_mass",
     "z_score",

@@ -27,11 +27,12 @@ class Standout:
       images: the number of its maps.
       place: where, in words, such as "bottom right".
       y, x: the centre of the cell that stands out most, as fractions of the image's height and width.
-      share: the part of the class's evidence that lies at the place.
+      share: the part of the class's evidence that lies at the place. Of a part of a class: the part of its images that
+        exceed the other classes' images in that cell.
       others: the same of the other classes, on average.
       effect: how far the class lies above the other classes' mean in that cell, in the other classes' standard
-        deviations within a class.
-      gap: how far it lies above the class that comes second there.
+        deviations within a class. None for a part of a class.
+      gap: how far it lies above the class that comes second there. Of a part of a class: in parts of the images.
       cells: bool [h, w], the place.
     """
 
@@ -42,7 +43,7 @@ class Standout:
     x: float
     share: float
     others: float
-    effect: float
+    effect: float | None
     gap: float
     cells: np.ndarray
 
@@ -71,28 +72,27 @@ def standouts(
         return []
     effect, gap = np.minimum(share.effect, amount.effect), np.minimum(share.gap, amount.gap)
     certain = discoveries(np.maximum(share.p_values, amount.p_values), rate) & (effect >= least_effect)
-    found = []
+    found: list[tuple[float, Standout]] = []
     for k in np.flatnonzero((certain & (gap >= least_gap)).any(axis=(1, 2))):
         y, x = np.unravel_index(np.where(certain[k] & (gap[k] >= least_gap), effect[k], -np.inf).argmax(), gap[k].shape)
-        cells = _around(certain[k] & (effect[k] >= effect[k, y, x] / 2), int(y), int(x))
-        found.append(
-            Standout(
-                class_index=int(share.classes[k]),
-                images=int(share.images[k]),
-                place=place_of(cells),
-                y=float((y + 0.5) / cells.shape[0]),
-                x=float((x + 0.5) / cells.shape[1]),
-                share=float(share.means[k][cells].sum()),
-                others=float(share.others[k][cells].sum()),
-                effect=float(effect[k, y, x]),
-                gap=float(gap[k, y, x]),
-                cells=cells,
-            )
+        cells = around(certain[k] & (effect[k] >= effect[k, y, x] / 2), int(y), int(x))
+        standout = Standout(
+            class_index=int(share.classes[k]),
+            images=int(share.images[k]),
+            place=place_of(cells),
+            y=float((y + 0.5) / cells.shape[0]),
+            x=float((x + 0.5) / cells.shape[1]),
+            share=float(share.means[k][cells].sum()),
+            others=float(share.others[k][cells].sum()),
+            effect=float(effect[k, y, x]),
+            gap=float(gap[k, y, x]),
+            cells=cells,
         )
-    return sorted(found, key=lambda standout: -standout.effect)
+        found.append((float(effect[k, y, x]), standout))
+    return [standout for _, standout in sorted(found, key=lambda each: -each[0])]
 
 
-def _around(cells: np.ndarray, y: int, x: int) -> np.ndarray:
+def around(cells: np.ndarray, y: int, x: int) -> np.ndarray:
     """The cells [h, w] that hang together with the cell (y, x), by their sides."""
     reached = np.zeros_like(cells)
     reached[y, x] = True

@@ -27,6 +27,7 @@ def random_rows(count: int, seed: int) -> MapRows:
         maps=maps,
         coarse=resample(unit_mass(maps), (COARSE, COARSE)),
         evidence=resample(np.maximum(maps, 0), (COARSE, COARSE)),
+        speaking=resample(np.maximum(maps - 1, 0), (COARSE, COARSE)),
         figures=map_figures(maps),
     )
 
@@ -42,4 +43,6 @@ def assert_equal(a: ClassStatistics, b: ClassStatistics) -> None:
         np.testing.assert_allclose(x.squares, y.squares, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(a.sample.keys, b.sample.keys)
     np.testing.assert_array_equal(a.sample.rows, b.sample.rows)
+    np.testing.assert_array_equal(a.cells.keys, b.cells.keys)
+    np.testing.assert_array_equal(a.cells.rows, b.cells.rows)
     assert a.by_logit == b.by_logit

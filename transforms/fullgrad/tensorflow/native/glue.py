@@ -103,10 +103,13 @@ _PULLS_BACK = 1  # whether it leaves a pulled-back gradient in place of the firs
 _KERNEL = 2  # the kernel's address
 _THREADS = 3  # how many threads share the images
 _COUNT = 4  # T, how many contributions there are
+_BESIDE = 5  # whether the evidence has an output of its own beside the sums
 
 # A job begins with the addresses of up to four tensors. The addresses of the other arrays follow, then their sizes, a
 # slot for a handle, and four sizes as the C API takes and gives them.
-_SCALES, _SETTINGS, _SUMS, _TOTALS, _IMAGES, _PLACES, _CHANNELS, _BIASES, _COLUMNS, _SLOT, _SIZES = range(4, 15)
+_SCALES, _SETTINGS, _SUMS, _EVIDENCE, _TOTALS, _IMAGES, _PLACES, _CHANNELS, _BIASES, _COLUMNS, _SLOT, _SIZES = range(
+    4, 16
+)
 _JOB = _SIZES + 4  # its length
 
 # The first inputs of every condensing operation; the tensors follow.
@@ -116,14 +119,15 @@ _NUMBERS_A_THREAD = 1 << 17  # starting a thread takes 20 us, in which a thread 
 _long = np.int64  # for constants, since Numba gives every literal a type of its own
 
 
-def describe(*, tensors: int, pulls_back: bool, kernel: int, threads: int, count: int) -> np.ndarray:
-    """The description of an operation, int64 [5]."""
-    description = np.zeros(5, np.int64)
+def describe(*, tensors: int, pulls_back: bool, kernel: int, threads: int, count: int, beside: bool) -> np.ndarray:
+    """The description of an operation, int64 [6]."""
+    description = np.zeros(6, np.int64)
     description[_TENSORS] = tensors
     description[_PULLS_BACK] = pulls_back
     description[_KERNEL] = kernel
     description[_THREADS] = threads
     description[_COUNT] = count
+    description[_BESIDE] = beside
     return description
 
 
@@ -207,8 +211,14 @@ def _prepare(job, description, context, status):  # type: ignore[no-untyped-def]
     _set(job, _SUMS, _output(context, pulls_back, job, _long(3), status))
     if _get(job, _SUMS) == 0:
         return False
+    beside = _get(description, _BESIDE)
+    _set(job, _EVIDENCE, _get(job, _SUMS))
+    if beside:
+        _set(job, _EVIDENCE, _output(context, pulls_back + 1, job, _long(3), status))
+        if _get(job, _EVIDENCE) == 0:
+            return False
     _set(job, _SIZES + 1, count)
-    _set(job, _TOTALS, _output(context, pulls_back + 1, job, _long(2), status))
+    _set(job, _TOTALS, _output(context, pulls_back + beside + 1, job, _long(2), status))
     return _get(job, _TOTALS) != 0
 
 
@@ -231,6 +241,7 @@ def _share(job, description):  # type: ignore[no-untyped-def]
         for j in range(_get(description, _TENSORS)):
             _set(part, j, _get(job, j) + before * _get(job, _CHANNELS))
         _set(part, _SUMS, _get(job, _SUMS) + before)
+        _set(part, _EVIDENCE, _get(job, _EVIDENCE) + before)
         _set(part, _TOTALS, _get(job, _TOTALS) + 4 * first * _get(job, _COLUMNS))
         _set(part, _IMAGES, last - first)
     for i in range(1, threads):
@@ -314,8 +325,9 @@ def _other_arrays(job):  # type: ignore[no-untyped-def]
     scales = carray(_floats(_get(job, _SCALES)), (_get(job, _BIASES), channels))
     settings = carray(_floats(_get(job, _SETTINGS)), (_SETTINGS_LENGTH,))
     sums = carray(_floats(_get(job, _SUMS)), (images, _get(job, _PLACES)))
+    evidence = carray(_floats(_get(job, _EVIDENCE)), (images, _get(job, _PLACES)))
     totals = carray(_floats(_get(job, _TOTALS)), (images, _get(job, _COLUMNS)))
-    return scales, settings, sums, totals
+    return scales, settings, sums, evidence, totals
 
 
 @numba.njit
@@ -326,31 +338,31 @@ def _tensor(job, index):  # type: ignore[no-untyped-def]
 @numba.njit
 def _unpack_1(pointer):  # type: ignore[no-untyped-def]
     job = _address(pointer)
-    scales, settings, sums, totals = _other_arrays(job)
-    return (_tensor(job, _long(0)),), scales, settings, sums, totals
+    scales, settings, sums, evidence, totals = _other_arrays(job)
+    return (_tensor(job, _long(0)),), scales, settings, sums, evidence, totals
 
 
 @numba.njit
 def _unpack_2(pointer):  # type: ignore[no-untyped-def]
     job = _address(pointer)
-    scales, settings, sums, totals = _other_arrays(job)
-    return (_tensor(job, _long(0)), _tensor(job, _long(1))), scales, settings, sums, totals
+    scales, settings, sums, evidence, totals = _other_arrays(job)
+    return (_tensor(job, _long(0)), _tensor(job, _long(1))), scales, settings, sums, evidence, totals
 
 
 @numba.njit
 def _unpack_3(pointer):  # type: ignore[no-untyped-def]
     job = _address(pointer)
-    scales, settings, sums, totals = _other_arrays(job)
+    scales, settings, sums, evidence, totals = _other_arrays(job)
     tensors = _tensor(job, _long(0)), _tensor(job, _long(1)), _tensor(job, _long(2))
-    return tensors, scales, settings, sums, totals
+    return tensors, scales, settings, sums, evidence, totals
 
 
 @numba.njit
 def _unpack_4(pointer):  # type: ignore[no-untyped-def]
     job = _address(pointer)
-    scales, settings, sums, totals = _other_arrays(job)
+    scales, settings, sums, evidence, totals = _other_arrays(job)
     tensors = _tensor(job, _long(0)), _tensor(job, _long(1)), _tensor(job, _long(2)), _tensor(job, _long(3))
-    return tensors, scales, settings, sums, totals
+    return tensors, scales, settings, sums, evidence, totals
 
 
 _UNPACK = {1: _unpack_1, 2: _unpack_2, 3: _unpack_3, 4: _unpack_4}

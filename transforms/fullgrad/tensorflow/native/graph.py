@@ -64,7 +64,8 @@ class NativeCondenser:
         _, condensed = self._call(name, tensors, scales, epsilon=epsilon, threshold=threshold)
         if factor == 1.0:
             return condensed
-        return Condensed(condensed.map * factor if self.signed else condensed.map, condensed.totals * factor)
+        evidence = condensed.evidence * factor
+        return Condensed(evidence if self.signed else condensed.map, evidence, condensed.totals * factor)
 
     def pull_back(
         self, activation: Literal["relu6", "silu"], g: Tensor, y: Tensor, z: Tensor, scales: Tensor
@@ -110,16 +111,20 @@ class NativeCondenser:
             kernel=kernel,
             threads=threads,
             count=count,
+            beside=not self.signed,
         )
         inputs = [tf.convert_to_tensor(each) for each in (description, scales, settings, *tensors)]
-        kinds = [tf.float32] * (2 + operation.pulls_back)
-        *pulled_back, sums, totals = tf.compat.v1.get_default_graph().create_op(registered, inputs, kinds).outputs
+        kinds = [tf.float32] * (operation.pulls_back + (2 if self.signed else 3))
+        outputs = list(tf.compat.v1.get_default_graph().create_op(registered, inputs, kinds).outputs)
         shape = inputs[-1].shape
-        sums.set_shape(shape[:3])
+        pulled_back = outputs.pop(0) if operation.pulls_back else None
+        if pulled_back is not None:
+            pulled_back.set_shape(shape)
+        totals = outputs.pop()
         totals.set_shape((shape[0], count))
-        for each in pulled_back:
-            each.set_shape(shape)
-        return pulled_back[0] if pulled_back else None, Condensed(sums, totals)
+        for each in outputs:
+            each.set_shape(shape[:3])
+        return pulled_back, Condensed(outputs[0], outputs[-1], totals)
 
 
 def two_neighbours(matrix: np.ndarray) -> np.ndarray | None:
@@ -192,7 +197,7 @@ def _registered(name: str, signed: bool) -> tuple[str, int]:
     """An operation's name in graphs and its kernel's address; compiled and registered once in a process."""
     operation, registered = _OPERATIONS[name], f"FullGrad{name}{'Signed' if signed else ''}"
     floats = ("scales", "settings", *operation.inputs)
-    outputs = (*(["passed"] if operation.pulls_back else []), "sums", "totals")
+    outputs = (*(["passed"] if operation.pulls_back else []), "sums", *([] if signed else ["evidence"]), "totals")
     inputs = ["described: int64", *(f"{each}: float" for each in floats)]
     c_api.register(registered, inputs, outputs, glue.condensing_function())
     return registered, glue.compiled_kernel(operation.kernel, len(operation.inputs), signed)

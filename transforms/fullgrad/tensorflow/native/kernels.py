@@ -6,8 +6,8 @@ are made by
 
     kernel(signed, unpack)
 
-A kernel takes a job, and `unpack` gives its arrays: (arrays, scales, settings, sums, totals). For T contributions t to
-N images, with P = h·w positions ("places") and C channels, these are float32:
+A kernel takes a job, and `unpack` gives its arrays: (arrays, scales, settings, sums, evidence, totals). For T
+contributions t to N images, with P = h·w positions ("places") and C channels, these are float32:
 
   arrays    [N, P·C] each, the gradient first
   scales    [T, C], or [1, C] of ones if nothing is scaled
@@ -15,6 +15,7 @@ N images, with P = h·w positions ("places") and C channels, these are float32:
   sums      [N, P], a result: the sum over channels and contributions of t if signed, otherwise of
             ψ(t) = (|t| − low) / (high − low + epsilon), where low and high are the least and the largest |t| of the
             image and contribution
+  evidence  [N, P], a result: the sum over channels and contributions of t; where sums are signed, the same memory
   totals    [N, T], a result: the sum of t over positions and channels
 """
 
@@ -93,16 +94,21 @@ def scaled(signed: bool, unpack: Unpack) -> Kernel:
     """
 
     def kernel(job):  # type: ignore[no-untyped-def]
-        arrays, scales, settings, sums, totals = unpack(job)
+        arrays, scales, settings, sums, evidence, totals = unpack(job)
         (images, places), (count, channels), epsilon = sums.shape, scales.shape, settings[_EPSILON]
         g = arrays[0].reshape((images, places, channels))
-        low, high, total = (
+        low, high, total, together = (
+            np.empty(channels, np.float32),
             np.empty(channels, np.float32),
             np.empty(channels, np.float32),
             np.empty(channels, np.float32),
         )
         grand_total, by_place = np.empty(channels), np.empty((count, places), np.float32)
         one, zero, quarter = np.float32(1), np.float32(0), (places + 3) // 4
+        for c in range(channels):
+            together[c] = 0
+            for t in range(count):
+                together[c] += scales[t, c]
         for n in range(images):
             for c in range(channels):
                 low[c], high[c], total[c], grand_total[c] = np.inf, 0, 0, 0
@@ -116,6 +122,7 @@ def scaled(signed: bool, unpack: Unpack) -> Kernel:
                 for t in range(count):
                     sum_p, sum_q, sum_r, sum_s = zero, zero, zero, zero
                     if t == 0:
+                        all_p, all_q, all_r, all_s = zero, zero, zero, zero
                         for c in range(channels):
                             at_p, at_q, at_r, at_s = g[n, p, c], g[n, q, c], g[n, r, c], g[n, s, c]
                             abs_p, abs_q, abs_r, abs_s = abs(at_p), abs(at_q), abs(at_r), abs(at_s)
@@ -135,6 +142,13 @@ def scaled(signed: bool, unpack: Unpack) -> Kernel:
                             sum_q += scale * (at_q if signed else abs_q)
                             sum_r += scale * (at_r if signed else abs_r)
                             sum_s += scale * (at_s if signed else abs_s)
+                            if not signed:
+                                all_p += together[c] * at_p
+                                all_q += together[c] * at_q
+                                all_r += together[c] * at_r
+                                all_s += together[c] * at_s
+                        if not signed:
+                            evidence[n, p], evidence[n, q], evidence[n, r], evidence[n, s] = all_p, all_q, all_r, all_s
                     else:
                         for c in range(channels):
                             at_p, at_q, at_r, at_s = g[n, p, c], g[n, q, c], g[n, r, c], g[n, s, c]
@@ -171,7 +185,7 @@ def elementwise_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Ke
 
     def of(signed: bool, unpack: Unpack) -> Kernel:
         def kernel(job):  # type: ignore[no-untyped-def]
-            arrays, scales, settings, sums, totals = unpack(job)
+            arrays, scales, settings, sums, evidence, totals = unpack(job)
             epsilon, threshold = settings[_EPSILON], settings[_THRESHOLD]
             (images, places), (count, channels) = sums.shape, scales.shape
             low, high, total = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count)
@@ -196,6 +210,8 @@ def elementwise_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Ke
                             high_t = largest if largest > high_t else high_t
                             all_places += first + second + third
                             by_place[t, p] = first + second + third if signed else abs_1 + abs_2 + abs_3
+                            if not signed:
+                                evidence[n, p] = first + second + third + (evidence[n, p] if t > 0 else zero)
                         low[t], high[t], total[t] = low_t, high_t, all_places
                 else:
                     for p in range(places):
@@ -212,6 +228,8 @@ def elementwise_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Ke
                                 absolute_sum += magnitude
                             low[t], high[t] = min(low[t], least), max(high[t], largest)
                             by_place[t, p] = signed_sum if signed else absolute_sum
+                            if not signed:
+                                evidence[n, p] = signed_sum + (evidence[n, p] if t > 0 else zero)
                             total[t] += signed_sum
                 for t in range(count):
                     least_of_all, largest_of_all = _number(low[t]), _number(high[t])
@@ -254,7 +272,7 @@ def activation_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Ker
 
     def of(signed: bool, unpack: Unpack) -> Kernel:
         def kernel(job):  # type: ignore[no-untyped-def]
-            arrays, scales, settings, sums, totals = unpack(job)
+            arrays, scales, settings, sums, evidence, totals = unpack(job)
             g, epsilon, with_activation = arrays[0], settings[_EPSILON], settings[_WITH_ACTIVATION] != 0
             (images, places), (count, channels) = sums.shape, scales.shape
             low, high, total = np.empty(count + 1, np.int32), np.empty(count + 1, np.int32), np.empty(count + 1)
@@ -285,6 +303,8 @@ def activation_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Ker
                     low[count], high[count] = min(low[count], low_t), max(high[count], high_t)
                     total[0] += total_z
                     total[count] += total_t
+                    if not signed:
+                        evidence[n, p] = total_z + (total_t if with_activation else zero)
                     for t in range(1, count):
                         sum_z, total_z, low_z, high_z = zero, zero, _INFINITY, _ZERO
                         for c in range(channels):
@@ -298,6 +318,8 @@ def activation_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Ker
                         by_place[t, p] = sum_z
                         low[t], high[t] = min(low[t], low_z), max(high[t], high_z)
                         total[t] += total_z
+                        if not signed:
+                            evidence[n, p] += total_z
                 for t in range(count + with_activation):
                     least, largest = _number(low[t]), _number(high[t])
                     totals[n, t] = total[t]

@@ -26,9 +26,9 @@ def _condenser(rule: str, **others: Any) -> NativeCondenser:
 
 
 def _condense(contribution: Contribution, condenser: NativeCondenser) -> Condensed:
-    def function() -> tuple[Any, Any]:
+    def function() -> tuple[Any, ...]:
         condensed = condenser.condense(contribution)
-        return condensed.map, condensed.totals
+        return condensed.map, condensed.evidence, condensed.totals
 
     return Condensed(*map(np.asarray, autodiff.compiled(function, jit=False)()))
 
@@ -55,6 +55,8 @@ def test_kernels_condense_as_operations_do(rule: str, shape: tuple[int, ...], ki
     condensed = _condense(contribution, _condenser(rule))
     expected = np.asarray(maps.RULES[rule].condense(contribution))
     np.testing.assert_allclose(condensed.map, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    sums = np.asarray(contribution.sums())
+    np.testing.assert_allclose(condensed.evidence, sums, rtol=1e-5, atol=1e-5 * np.abs(sums).max())
     magnitude = sum(np.abs(each).sum(axis=(1, 2, 3)).max() for each in map(np.asarray, contribution.tensors()))
     np.testing.assert_allclose(condensed.totals, np.asarray(contribution.totals()), atol=1e-6 * magnitude)
 
@@ -73,7 +75,7 @@ def _pull_back(
     def function(g: Any, *others: Any) -> Any:
         made = g + 0.0
         passed, condensed = condenser.pull_back(activation, made, *others)
-        return (passed, condensed.map, condensed.totals, *([made] if needed else []))
+        return (passed, condensed.map, condensed.evidence, condensed.totals, *([made] if needed else []))
 
     passed, *condensed = map(np.asarray, autodiff.compiled(function, jit=False)(*map(ops.convert_to_tensor, arrays)))
     if needed:
@@ -103,6 +105,8 @@ def test_going_back_through_an_activation_reads_what_lies_around_it(
     ]
     expected = sum(np.asarray(maps.RULES[rule].condense(each)) for each in before)
     np.testing.assert_allclose(read.map, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    sums = sum(np.asarray(each.sums()) for each in before)
+    np.testing.assert_allclose(read.evidence, sums, rtol=1e-4, atol=1e-5 * np.abs(g * z).max() * shape[-1])
     totals = np.concatenate([np.asarray(each.totals()) for each in before], axis=1)
     np.testing.assert_allclose(read.totals, totals, atol=1e-5 * np.abs(g * z).sum(axis=(1, 2, 3)).max())
 
@@ -114,6 +118,7 @@ def test_threads_that_share_images_out_read_as_one(threads: int | None) -> None:
     one, several = (_condenser("reference", threads=each) for each in (1, threads))
     for contribution in (Contribution(Product(g), scales=y[0, 0, :2]), Contribution(Product(g, y), Product(z, y))):
         np.testing.assert_array_equal(_condense(contribution, one).map, _condense(contribution, several).map)
+        np.testing.assert_array_equal(_condense(contribution, one).evidence, _condense(contribution, several).evidence)
         np.testing.assert_array_equal(_condense(contribution, one).totals, _condense(contribution, several).totals)
     (back, read), (back_of_several, read_of_several) = (
         _pull_back("silu", [g, y, z, y[0, 0, :2]], condenser) for condenser in (one, several)
