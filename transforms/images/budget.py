@@ -13,7 +13,7 @@ from transforms.images.limits import UndecodableImage
 DECODING_BYTES = 1 << 30
 
 # Images that need less do not wait: several at once are no matter.
-_SMALL = 4 << 20
+SMALL = 4 << 20
 
 
 class Budget:
@@ -82,7 +82,7 @@ def room_for(need: int, width: int, height: int) -> Iterator[None]:
     Raises:
       UndecodableImage: the image alone needs more than all decoders may have.
     """
-    if need <= _SMALL:
+    if need <= SMALL:  # also asked by the caller, where a context would cost time
         yield
         return
     if need > _decoders.total:

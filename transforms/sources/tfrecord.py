@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import struct
 import sys
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
 
@@ -231,9 +230,11 @@ class TFRecordSource(Source):
         return image, None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Frame:
-    """One frame. `data` is None if it was skipped, is too large, or its checksum is wrong."""
+class _Frame(NamedTuple):
+    """One frame. `data` is None if it was skipped, is too large, or its checksum is wrong.
+
+    It is no data class, because a tuple is made in half the time.
+    """
 
     index: int
     offset: int
