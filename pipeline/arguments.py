@@ -79,6 +79,9 @@ def parser() -> argparse.ArgumentParser:
         description="Says how far the run into an output folder is, also while the run goes on elsewhere.",
     )
     status.add_argument("output", metavar="OUTPUT", help="the run's output.path")
+    status.add_argument(
+        "--verify", action="store_true", help="also read every file and name those that are not as they were written"
+    )
     status.epilog = _OPTIONS_OF_STORES
 
     add_report_arguments(commands)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transforms.models import LoadedModel
-from transforms.output import Output
+from transforms.output import DamagedOutput, Output
 from transforms.sources import Source, contradictions, names_in_data
 from transforms.unit import Shard
 
@@ -71,7 +71,10 @@ def class_names_of(
 
 def earlier_names(output: Output) -> ClassNames | None:
     """The names that an earlier run into the output found in its data; None if there are none."""
-    run = output.read_json("run.json")
+    try:
+        run = output.read_json("run.json")
+    except DamagedOutput:
+        return None
     value = run.get("class_names") if isinstance(run, dict) else None
     names = value.get("names") if isinstance(value, dict) else None
     source = value.get("source") if isinstance(value, dict) else None

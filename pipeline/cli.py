@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
-    interrupted = _note_interrupts()
+    interrupted = _note_interrupts(verbose=args.verbose)
     try:
         if not args.verbose:
             _import_quietly(tensorflow=args.command in _NEED_TENSORFLOW)
@@ -89,7 +89,14 @@ def _is_interrupted_job(error: BaseException) -> bool:
     return isinstance(error, Interrupted)
 
 
-def _note_interrupts() -> threading.Event:
+def _is_traceback_of_beam(record: logging.LogRecord) -> bool:
+    """Whether Beam logs an error with its traceback. The sentence at the end of the command says what went wrong."""
+    if record.levelno < logging.ERROR:
+        return False
+    return record.exc_info is not None or "Traceback (most recent call last)" in record.getMessage()
+
+
+def _note_interrupts(*, verbose: bool) -> threading.Event:
     """An event that Ctrl-C and SIGTERM set. They also raise KeyboardInterrupt in the main thread."""
     interrupted = threading.Event()
     if threading.current_thread() is threading.main_thread():
@@ -102,11 +109,12 @@ def _note_interrupts() -> threading.Event:
         # kill, systemd and Kubernetes send SIGTERM; without this, a job elsewhere would go on.
         signal.signal(signal.SIGTERM, note)
     for handler in logging.getLogger().handlers:  # Beam logs the interrupt as an error, with its traceback
-        handler.addFilter(lambda record: not interrupted.is_set())
+        handler.addFilter(lambda record: not interrupted.is_set() and (verbose or not _is_traceback_of_beam(record)))
     complain = threading.excepthook
 
     def excepthook(arguments: threading.ExceptHookArgs) -> None:
-        if not interrupted.is_set():  # after an interrupt, Beam's threads complain that their runner is gone
+        # After an interrupt or a failure, Beam's threads complain that their runner is gone.
+        if verbose or not (interrupted.is_set() or "apache_beam" in str(arguments.exc_type.__module__)):
             complain(arguments)
 
     threading.excepthook = excepthook
@@ -159,11 +167,17 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     if plan.class_names.names is not None:
         out.print(plan.class_names.sentence())
     out.print(describe_plan(plan))
+    for note in plan.repairs.notes:
+        out.print(note)
     for doubt in plan.doubts:
         out.print(f"warning: {doubt}", style="yellow")
     try:
         if dry_run:
+            from pipeline.access import check_access
+
             check_engine(plan)
+            for damage in check_access(plan):
+                out.print(f"warning: {damage}", style="yellow")
             return 0
         with ProgressBar(plan) as bar:
             summary = launch(plan, on_start=bar.start)
@@ -235,7 +249,8 @@ def _make_job_server(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from pipeline.progress import Tracker
+    from pipeline.progress import Tracker, launcher_is_at_work
+    from pipeline.verification import state_when_done, verify_output
     from transforms.filesystems import STORE_ERRORS
     from transforms.output import Output
 
@@ -252,9 +267,12 @@ def _status(args: argparse.Namespace) -> int:
         current, tracker = run["run"], Tracker(output, run["plan"]["units"], run["plan"]["images"])
     except (KeyError, TypeError):
         return _refuse(f"{args.output} is no output of a run: its run.json was written by something else")
-    progress = tracker.poll(current)
-    if progress.images_per_second is None:
-        progress = tracker.poll()
+    try:
+        progress = tracker.poll(current)
+        if progress.images_per_second is None:
+            progress = tracker.poll()
+    except STORE_ERRORS as error:
+        return _refuse(f"{args.output} cannot be read: {error}")
     expected = "?" if progress.images_expected is None else f"{progress.images_expected:,}"
     table = Table(show_header=False, box=None)
     table.add_row("units", f"{progress.units_done:,} of {progress.units:,} done, {progress.active} under way")
@@ -262,14 +280,19 @@ def _status(args: argparse.Namespace) -> int:
     table.add_row("failed", f"{progress.failed:,}")
     table.add_row("speed", f"{progress.images_per_second:.1f} images/s" if progress.images_per_second else "not known")
     if progress.units_done == progress.units:
-        written = output.read_json("summary.json") is not None
-        table.add_row("state", "done" if written else "all units done, their statistics not yet merged")
+        table.add_row("state", state_when_done(output, at_work=launcher_is_at_work(output)))
     else:
         eta = progress.eta_seconds
         going = "at this speed " + duration(eta) + " to go" if eta is not None else "not known how long"
-        table.add_row("state", going if progress.active else "nobody at work on it")
+        if not progress.active:
+            going = "begun, no unit under way yet" if launcher_is_at_work(output) else "nobody at work on it"
+        table.add_row("state", going)
     out.print(table)
-    return 0
+    if args.verify:
+        return verify_output(output)
+    for damage in tracker.unreadable.values():
+        err.print(f"fullgrad: {damage}", style="red")
+    return 1 if tracker.unreadable else 0
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -98,15 +98,11 @@ class _Selection:
         Raises:
           ValueError: there is no such class or file, or no row is left.
         """
-        import pyarrow.parquet as pq
-
-        from transforms.output.files import open_file
-
-        parts = [output.part("maps", each.unit) for each in output.read_receipts() if each.rows]
-        if not parts:
+        units = [each.unit for each in output.read_receipts() if each.rows]
+        if not units:
             raise FileNotFoundError(f"{output.path} has no maps: no unit of a run is complete in it")
-        with open_file(parts[0]) as source:
-            schema = pq.ParquetFile(source).schema_arrow
+        with output.open_part("maps", units[0]) as file:
+            schema = file.schema_arrow
         wanted = None
         if ids is not None:
             try:
@@ -125,9 +121,6 @@ class _Selection:
         """The rows in small tables with some of the columns."""
         import pyarrow as pa
         import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        from transforms.output.files import open_file
 
         left = self.limit
         read = list(columns) + ["target"] * (self.target is not None) + ["image_id"] * (self.ids is not None)
@@ -135,8 +128,7 @@ class _Selection:
         for receipt in self.output.read_receipts():
             if not receipt.rows:
                 continue
-            with open_file(self.output.part("maps", receipt.unit)) as source:
-                file = pq.ParquetFile(source)
+            with self.output.open_part("maps", receipt.unit) as file:
                 for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(read))):
                     table = pa.Table.from_batches([batch])
                     if self.target is not None:

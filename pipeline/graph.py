@@ -1,4 +1,4 @@
-"""The Beam graph, on one page: units → explained parts → class statistics, examples and summary.
+"""The Beam graph, on one page: units → explained parts → class statistics, clusters, examples and summary.
 
 Only units, receipts, the small digests of classes and the places of examples cross from stage to stage. Pixels, maps
 and mean maps never do, so no runner has to keep, pickle or shuffle anything that grows with an image or that every
@@ -16,6 +16,7 @@ from apache_beam.transforms.combiners import ToList
 
 from fullgrad_beam import Checked
 from pipeline.summary import summarize
+from transforms.clusters import WriteClusters
 from transforms.examples import WriteExamples
 from transforms.explain import ExplainSettings, ExplainUnits
 from transforms.merging import CANDIDATES, EXCEEDING, IDS, merge_block, rank_by_similarity
@@ -71,7 +72,10 @@ def build(
         | "WrittenRows" >> ToList()
         | "WriteClasses" >> beam.Map(_write_classes, output)
     )
-    _ = ranked[CANDIDATES] | "WriteExamples" >> WriteExamples(output, settings.grid)
+    candidates = [ranked[CANDIDATES]]
+    if settings.clusters:
+        candidates.append(explained["receipts"] | "WriteClusters" >> WriteClusters(output, AsList(digests)))
+    _ = candidates | "AllCandidates" >> beam.Flatten() | "WriteExamples" >> WriteExamples(output, settings.grid)
     _ = (
         pipeline
         | "Once" >> beam.Create([settings.run])

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.engines.jobs import JobFailed, new_pipeline, run_to_its_end
 from pipeline.engines.options import UnusableEngine, check_reachable, job_name
 from pipeline.graph import build
-from pipeline.identity import identity_of
+from pipeline.identity import UnusableOutput, check_output, claim_output, identity_of
 from pipeline.inspection import inspect_exposed
 from pipeline.preparation import CannotRun, Plan
+from pipeline.progress import LauncherAtWork
+from pipeline.repairs import drop_damaged, repair
 from pipeline.summary import Summary
 from pipeline.verdict import with_doubts
+from transforms.clusters import forget_clusters
 from transforms.filesystems import SECRETS, STORE_ERRORS
 from transforms.fullgrad import channel_layer
 from transforms.methods import METHODS
 from transforms.output import SCHEMA_VERSION, Output
+from transforms.output.leftovers import is_running
 
 
 class RunFailed(RuntimeError):
@@ -54,8 +60,13 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
     check_engine(plan)
     try:
         output.create()
-        output.clear_temporary()
-        output.write_json(output.file("run.json"), json.dumps(_run_json(plan), indent=1))
+        earlier = claim_output(output, identity_of(plan.config, plan.settings.model), _run_json_text(plan))
+        output.clear_temporary(_ended(earlier))
+        repair(plan.repairs, output)
+        if not plan.settings.clusters:
+            forget_clusters(output)
+    except ValueError as error:
+        raise CannotRun(str(error)) from error
     except STORE_ERRORS as error:
         raise CannotRun(f"output.path: {output.path} cannot be written; give a folder that can ({error})") from error
     on_start()
@@ -63,13 +74,20 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
     units = [*(receipt.unit for receipt in plan.receipts), *plan.units]
     build(pipeline, units, plan.settings, runner.accelerator)
     try:
-        run_to_its_end(pipeline, runner, plan.beam_flags)
+        with LauncherAtWork(output):
+            run_to_its_end(pipeline, runner, plan.beam_flags)
     except JobFailed as error:
+        if " is damaged (" in str(error):  # else the same command would fail in the same way
+            drop_damaged(output)
         raise RunFailed(
             f"{runner.name} did not run the job to its end: {error}; what was committed until then stays, and the same "
             "command goes on with what is missing"
         ) from error
     output.clear_temporary()
+    try:
+        check_output(output, identity_of(plan.config, plan.settings.model))
+    except UnusableOutput as error:
+        raise RunFailed(f"another run has claimed the output meanwhile: {error}") from error
     summary = read_summary(output)
     doubted = with_doubts(plan, summary)
     if doubted != summary:
@@ -89,6 +107,22 @@ def read_summary(output: Output) -> Summary:
     return Summary.from_dict(summary)
 
 
+def _ended(earlier: Mapping[str, Any] | None) -> list[str]:
+    """The earlier run, if it is known to have ended: its launcher was all of it, and was a process of this machine."""
+    try:
+        assert earlier is not None
+        host, process = earlier["launcher"]["host"], earlier["launcher"]["process"]
+        alone = earlier["configuration"]["runner"]["name"] == "direct"
+        gone = alone and host == socket.gethostname() and not is_running(process)
+        return [earlier["run"]] if gone else []
+    except (AssertionError, KeyError, TypeError):  # of an earlier version
+        return []
+
+
+def _run_json_text(plan: Plan) -> str:
+    return json.dumps(_run_json(plan), indent=1)
+
+
 def _run_json(plan: Plan) -> dict[str, Any]:
     """The content of run.json."""
     return {
@@ -96,6 +130,7 @@ def _run_json(plan: Plan) -> dict[str, Any]:
         "run": plan.settings.run,
         "job": job_name(plan.beam_flags),
         "started": time.time(),
+        "launcher": {"host": socket.gethostname(), "process": os.getpid()},
         "startup": dict(plan.startup),
         "fingerprint": plan.settings.output.fingerprint,
         "identity": identity_of(plan.config, plan.settings.model),

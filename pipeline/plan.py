@@ -61,7 +61,7 @@ def plan_units(
                 f"{shard.size}; explain it to another output.path"
             )
 
-    _check_overlaps(shards, begun)
+    check_overlaps(shards, begun)
 
     def count_of(shard: Shard) -> int | None:
         worth_it = limit is not None or images_per_unit is not None or _counts_cheaply(shard)
@@ -85,7 +85,7 @@ def plan_units(
     return units
 
 
-def _check_overlaps(shards: Iterable[Shard], begun: Iterable[Shard]) -> None:
+def check_overlaps(shards: Iterable[Shard], begun: Iterable[Shard]) -> None:
     """Refuses folders whose images were explained under another folder's path, because they would count twice."""
     before = {shard.path for shard in begun if shard.format == "folder"}
     new = {shard.path for shard in shards if shard.format == "folder"} - before

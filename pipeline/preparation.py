@@ -14,6 +14,7 @@ from pipeline.engines.options import beam_flags
 from pipeline.fields import find_fields
 from pipeline.identity import check_output, fingerprint_of_identity, identity_of
 from pipeline.plan import plan_units
+from pipeline.repairs import Repairs, find_repairs
 from pipeline.scale_doubts import scale_doubts
 from pipeline.settings import field_names, model_spec, worker_settings
 from transforms.explain import ExplainSettings
@@ -36,7 +37,8 @@ class Plan:
     Attributes:
       config: as given.
       settings: what workers are told.
-      receipts: the receipts that the output already has.
+      receipts: the receipts that the output already has, without those of units that are dropped.
+      repairs: what is to be mended in the output first.
       units: the units that are still to be computed.
       model: the loaded model.
       agreement: how far the exposed logits are from the model's own output.
@@ -53,6 +55,7 @@ class Plan:
     config: Config
     settings: ExplainSettings
     receipts: list[Receipt]
+    repairs: Repairs
     units: list[Unit]
     model: LoadedModel
     agreement: Agreement
@@ -128,7 +131,8 @@ def _prepare(config: Config, beam_options: Sequence[str]) -> Plan:
     if named.names is not None and named.names != spec.class_names:
         spec = with_class_names(spec, named.names)
         model = load_once(spec)
-    receipts = output.read_receipts()
+    repairs = find_repairs(shards, output, config.input.changed)
+    receipts = list(repairs.kept)
     units = plan_units(
         with_distinct_names(shards, [receipt.unit.shard for receipt in receipts]),
         source,
@@ -142,7 +146,9 @@ def _prepare(config: Config, beam_options: Sequence[str]) -> Plan:
     startup["planned"] = time.time()
     agreed = agreement.result()
     startup["compared"] = time.time()
-    return Plan(config, settings, receipts, units, model, agreed, flags, str(left_out), found, named, doubts, startup)
+    return Plan(
+        config, settings, receipts, repairs, units, model, agreed, flags, str(left_out), found, named, doubts, startup
+    )
 
 
 def _check_file_systems(config: Config) -> None:

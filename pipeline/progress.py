@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import posixpath
+import threading
 import time
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 
-from transforms.output import Output, list_files, read_bytes
+from transforms.output import DamagedOutput, Output, list_files, read_bytes
+from transforms.output.seal import receipt_of
 from transforms.unit import Receipt
 
 # A heartbeat older than this comes from a worker that is gone.
 _STALE_SECONDS = 120.0
+
+_LAUNCHER = "launcher.alive"
+_LAUNCHER_SECONDS = 20.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,12 +60,48 @@ class _Heartbeat:
     time: float
 
 
+class LauncherAtWork:
+    """While the block runs, a small file says that a launcher waits for its run, also before and between units."""
+
+    def __init__(self, output: Output):
+        self._output = output
+        self._path = output.temporary(_LAUNCHER)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="launcher", daemon=True)
+
+    def __enter__(self) -> LauncherAtWork:
+        self._thread.start()
+        return self
+
+    def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):  # a run does not fail because its progress cannot be told
+                self._output.write_json(self._path, json.dumps({"time": time.time()}))
+            if self._ended.wait(_LAUNCHER_SECONDS):
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        with contextlib.suppress(Exception):  # one that is left behind is soon too old to count
+            self._output.delete(self._path)
+
+
+def launcher_is_at_work(output: Output) -> bool:
+    """Whether a launcher has lately said that it waits for its run."""
+    texts = map(read_bytes, list_files(output.file("tmp", f"*{_LAUNCHER}")))
+    return any(time.time() - json.loads(text)["time"] < _STALE_SECONDS for text in texts if text is not None)
+
+
 class Tracker:
     """Follows an output folder. Reads each receipt once.
 
     Args:
       output: the folder.
       units, images_expected: of the plan, as in `run.json`.
+
+    Attributes:
+      unreadable: the receipts that are damaged, with what is wrong. Their units are not done.
     """
 
     def __init__(self, output: Output, units: int, images_expected: int | None):
@@ -67,6 +109,7 @@ class Tracker:
         self._units = units
         self._expected = images_expected
         self._receipts: dict[str, Receipt] = {}
+        self.unreadable: dict[str, DamagedOutput] = {}
 
     @property
     def receipts(self) -> list[Receipt]:
@@ -82,8 +125,12 @@ class Tracker:
         new = [path for path in list_files(self._output.file("receipts", "*.json")) if path not in self._receipts]
         with ThreadPoolExecutor(16) as pool:
             for path, text in zip(new, pool.map(read_bytes, new), strict=True):
-                if text is not None:
-                    self._receipts[path] = Receipt.from_json(text)
+                try:
+                    if text is not None:
+                        self._receipts[path] = receipt_of(path, text)
+                        self.unreadable.pop(path, None)
+                except DamagedOutput as error:
+                    self.unreadable[path] = error
         receipts = self.receipts
         done = {receipt.unit.id for receipt in receipts}
         beats = list(self._heartbeats(done))
@@ -106,8 +153,12 @@ class Tracker:
         for path in list_files(self._output.file("tmp", "*.progress")):
             if posixpath.basename(path).removesuffix(".progress") in done or (text := read_bytes(path)) is None:
                 continue
-            beat = _Heartbeat(**json.loads(text))
-            if time.time() - beat.time < _STALE_SECONDS:
+            try:
+                beat = _Heartbeat(**json.loads(text))
+                recent = time.time() - beat.time < _STALE_SECONDS
+            except (ValueError, TypeError):  # damaged; the next one takes its place
+                continue
+            if recent:
                 yield beat
 
     def _speed(self, run: str | None, beats: list[_Heartbeat]) -> float | None:

@@ -76,6 +76,7 @@ def worker_settings(
         grid=config.output.grid,
         images=config.output.images,
         decoding_bytes=config.input.decoding_mib << 20,
+        clusters=config.output.clusters == "on",
         unit_images=unit_images,
         batch_size=None if explain.batch_size == "auto" else explain.batch_size,
         jit={"auto": None, "on": True, "off": False}[explain.jit],

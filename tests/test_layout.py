@@ -49,7 +49,7 @@ ROOMS = {
     "output": Room("transforms.output transforms.parts", "basics sources images statistics"),
     "explaining": Room(
         "transforms transforms.explain transforms.explainer transforms.inference transforms.results transforms.merging "
-        "transforms.examples",
+        "transforms.examples transforms.clusters",
         "basics fullgrad sources images models statistics pictures output",
     ),
     "config": Room("pipeline.config", "basics"),

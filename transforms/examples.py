@@ -24,8 +24,9 @@ from transforms.output import (
     decode_map,
     encode_maps,
     open_file,
+    open_parquet,
 )
-from transforms.statistics import KINDS, Candidates, MergeCandidates, resample
+from transforms.statistics import NAMES, Candidates, MergeCandidates, resample
 from transforms.unit import Unit
 
 # So many examples of a unit are read and written at once. Only a very large unit has more.
@@ -76,7 +77,7 @@ class Chosen:
       unit: the unit.
       block: the block of classes.
       rows: [n] of `candidates.ROW`; its field `unit` has no meaning here.
-      ranks: int32 [n], each row's rank in its class and kind, from 1.
+      ranks: int32 [n], each row's rank in its class, kind and cluster, from 1.
     """
 
     unit: Unit
@@ -154,12 +155,13 @@ def _together(blocks: Sequence[Chosen]) -> Iterator[list[Chosen]]:
 
 def _examples(unit: Unit, rows: np.ndarray, ranks: np.ndarray, output: Output, grid: int) -> pa.Table:
     """Examples as one record batch with the columns `EXAMPLES`, in the order of the rows."""
-    stored = _rows_of(output.part("maps", unit), _STORED, rows)
-    small = _rows_of(output.part("small_maps", unit), SMALL_MAPS.names, rows)
+    stored = _rows_of(output.find_part("maps", unit), _STORED, rows)
+    small = _rows_of(output.find_part("small_maps", unit), SMALL_MAPS.names, rows)
     columns = {name: stored[name] for name in _STORED} | _maps_on_grid(small, grid)
     columns["class"] = pa.array(rows["class"])
     columns["class_name"] = stored["target_name"]
-    columns["kind"] = pa.array([KINDS[kind].name for kind in rows["kind"].tolist()], pa.string())
+    columns["kind"] = pa.array([NAMES[kind] for kind in rows["kind"].tolist()], pa.string())
+    columns["cluster"] = pa.array(rows["cluster"], mask=rows["cluster"] < 0)
     columns["rank"] = pa.array(ranks, pa.int32())
     columns["score"] = pa.array(rows["score"])
     columns["similarity"] = pa.array(rows["similarity"], mask=np.isnan(rows["similarity"]))
@@ -173,8 +175,7 @@ def _rows_of(path: str, columns: Sequence[str], rows: np.ndarray) -> pa.Table:
     """
     indices = np.unique(rows["index"])
     found = []
-    with open_file(path) as source:
-        file = pq.ParquetFile(source)
+    with open_parquet(path) as file:
         for group in range(file.num_row_groups):
             statistics = _statistics_of_index(file.metadata.row_group(group))
             first, end = np.searchsorted(indices, [statistics.min, statistics.max + 1])
@@ -227,7 +228,7 @@ def _write_block(element: tuple[int, Iterable[Written]], output: Output) -> tupl
     """
     block, written = element
     table = pa.concat_tables([_read_batch(each) for each in sorted(written)])
-    table = table.sort_by([(name, "ascending") for name in ("class", "kind", "rank")])
+    table = table.sort_by([(name, "ascending") for name in ("class", "kind", "cluster", "rank")])
     _, starts = np.unique(table["class"].to_numpy(), return_index=True)
     path = output.temporary(f"examples-{block:06d}.arrow")
     with output.writing(path) as sink, pa.ipc.new_file(sink, EXAMPLES) as file:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import socket
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
@@ -22,6 +23,7 @@ from apache_beam.metrics import Metrics
 from fullgrad_beam import CheckedOnWorkers
 from transforms.clock import Clock
 from transforms.explainer import Explainer, MethodSettings, batch_size_of
+from transforms.filesystems import STORE_ERRORS
 from transforms.fullgrad import Explanation
 from transforms.images import (
     DECODING_BYTES,
@@ -34,9 +36,9 @@ from transforms.images import (
 from transforms.labels import UnusableLabel
 from transforms.memory import usable_cores
 from transforms.models import LoadedModel, ModelSpec, load_once, models_loaded
-from transforms.output import MAPS, SMALL_MAPS, Output
+from transforms.output import MAPS, SMALL_MAPS, NewParts, Output, committed
 from transforms.results import Decoded, Failure, UnitResults, errors_table
-from transforms.sources import DamagedShard, Fields, Record, source_for
+from transforms.sources import DamagedShard, Fields, Record, content_hash, source_for
 from transforms.unit import Receipt, Unit
 
 T = TypeVar("T")
@@ -67,6 +69,7 @@ class ExplainSettings(MethodSettings):
       map_dtype: how maps are stored: `float16`, `float32`, `uint8` or `none`.
       grid: the side of the maps that are averaged per class.
       images: the longer side of the images that are stored with the maps, in pixels; None stores none.
+      clusters: whether the images of each class are clustered once all units are committed.
       decoding_bytes: the memory of all decoders of a process.
     """
 
@@ -77,6 +80,7 @@ class ExplainSettings(MethodSettings):
     map_dtype: str
     grid: int
     images: int | None
+    clusters: bool
     decoding_bytes: int = DECODING_BYTES
 
 
@@ -123,7 +127,7 @@ class ExplainUnits(CheckedOnWorkers, beam.DoFn):
         load_once(self._settings.model)
 
     def process(self, unit: Unit) -> Iterator[Receipt | beam.pvalue.TaggedOutput]:
-        receipt = self._settings.output.read_receipt(unit)
+        receipt = committed(unit, self._settings.output)
         if receipt is None:
             receipt = explain_unit(unit, self._settings)
             self._images.inc(receipt.images)
@@ -136,24 +140,30 @@ class ExplainUnits(CheckedOnWorkers, beam.DoFn):
 
 
 def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
-    """Computes and commits one unit: maps, errors and partial statistics, then the receipt.
+    """Computes and commits one unit: maps, errors and partial statistics, with the receipt.
 
     Three stages run at once: threads read and decode images ahead, batches are explained, and finished batches become
     figures, statistics and rows, in order.
     """
+    with NewParts(settings.output, unit) as parts:
+        return parts.commit(_explain_into(parts, unit, settings))
+
+
+def _explain_into(parts: NewParts, unit: Unit, settings: ExplainSettings) -> Receipt:
+    """Writes the parts of a unit; returns its receipt, as far as its content decides it."""
     started = time.time()
     model = load_once(settings.model)
-    output = settings.output
+    content = _content_of(unit)  # before the unit reads the shard, so that a change meanwhile is noticed afterwards
     clock = Clock()
     failures: list[Failure] = []
     beyond: list[str] = []
     with (
-        output.writing_rows(output.part("maps", unit), MAPS) as rows,
-        output.writing_rows(output.part("small_maps", unit), SMALL_MAPS, _SMALL_ROW_GROUP_BYTES) as small,
+        parts.writing_rows("maps", MAPS) as rows,
+        parts.writing_rows("small_maps", SMALL_MAPS, _SMALL_ROW_GROUP_BYTES) as small,
     ):
         results = UnitResults(unit, model, rows, small, clock, map_dtype=settings.map_dtype, grid=settings.grid)
         with (
-            _Heartbeat(output, unit) as heartbeat,
+            _Heartbeat(settings.output, unit) as heartbeat,
             contextlib.closing(_decoded(unit, settings, model, failures, beyond, clock)) as decoded,
             ThreadPoolExecutor(1, thread_name_prefix="ahead") as ahead,
             ThreadPoolExecutor(model.batches_at_once, thread_name_prefix="explain") as explaining,
@@ -177,7 +187,7 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
             if written is not None:
                 written.result()
             # Runs while the last rows are compressed, which does not need Python's lock.
-            written = behind.submit(_write_statistics, unit, output, results, clock)
+            written = behind.submit(_write_statistics, parts, results, clock)
             with clock.processor("write"):
                 rows.flush()
                 small.flush()
@@ -185,9 +195,9 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
     if not images and not failures:
         failures.append(Failure(None, None, "read", "EmptyShard", f"{unit.shard.path} has no records"))
     if failures:
-        output.write_table(output.part("errors", unit), errors_table(failures, unit))
+        parts.write_table("errors", errors_table(failures, unit))
     ended = time.time()
-    receipt = Receipt(
+    return Receipt(
         unit=unit,
         run=settings.run,
         images=images,
@@ -198,18 +208,25 @@ def explain_unit(unit: Unit, settings: ExplainSettings) -> Receipt:
         seconds=clock.seconds(ended - started),
         batch_size=model.batch_limit or explainer.batch_size,
         labels=dataclasses.replace(results.labels, beyond=len(beyond)),
+        content=content,
         worker=f"{socket.gethostname()}/{os.getpid()}",
         models_loaded=models_loaded(),
     )
-    output.write_json(output.receipt(unit), receipt.to_json())
-    return receipt
 
 
-def _write_statistics(unit: Unit, output: Output, results: UnitResults, clock: Clock) -> None:
+def _content_of(unit: Unit) -> str | None:
+    """The hash of what the unit's shard contains; None if it cannot be read, which becomes an error row."""
+    try:
+        return content_hash(unit.shard)
+    except STORE_ERRORS:
+        return None
+
+
+def _write_statistics(parts: NewParts, results: UnitResults, clock: Clock) -> None:
     with clock.processor("statistics"):
         classes = results.partial.classes
     with clock.processor("write"):
-        output.write_partials(unit, classes)
+        parts.write_partials(classes)
 
 
 def _batches(images: Iterator[Decoded], size: int, ahead: ThreadPoolExecutor) -> Iterator[_Batch]:
@@ -367,28 +384,41 @@ def _explain(
 
 
 class _Heartbeat:
-    """Writes a unit's progress to a small file from time to time, and deletes the file at the end."""
+    """Writes a unit's progress to a small file from time to time, and deletes the file at the end.
+
+    A thread of its own writes it, so that a unit shows that it is under way while its first or a large batch is
+    computed.
+    """
 
     def __init__(self, output: Output, unit: Unit):
         self._output = output
         self._path = output.heartbeat(unit)
         self._interval = _HEARTBEAT_SECONDS if "://" not in output.path else 5 * _HEARTBEAT_SECONDS
         self._started = time.time()
-        self._next = time.monotonic() + self._interval
+        self._counts = (0, 0)
+        self._ended = threading.Event()
         self._written = False
+        self._thread = threading.Thread(target=self._follow, name="heartbeat", daemon=True)
 
     def __enter__(self) -> _Heartbeat:
+        self._thread.start()
         return self
 
     def beat(self, images: int, failed: int) -> None:
-        if time.monotonic() < self._next:
-            return
-        beat = {"images": images, "failed": failed, "started": self._started, "time": time.time()}
-        self._output.write_json(self._path, json.dumps(beat))
-        self._written = True
-        self._next = time.monotonic() + self._interval
+        """Notes how many images are done, for the next time that the file is written."""
+        self._counts = images, failed
+
+    def _follow(self) -> None:
+        while not self._ended.wait(self._interval):
+            images, failed = self._counts
+            beat = {"images": images, "failed": failed, "started": self._started, "time": time.time()}
+            with contextlib.suppress(Exception):  # a unit does not fail because its progress cannot be told
+                self._output.write_json(self._path, json.dumps(beat))
+                self._written = True
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
         if self._written:
             with contextlib.suppress(Exception):  # an old heartbeat that is left behind is ignored
                 self._output.delete(self._path)

@@ -94,6 +94,9 @@ class Explainer:
           all targets, those of one image together; None if no image has an explanation.
         """
         count, targets = requests.shape
+        usable = np.isfinite(images).reshape(count, -1).all(axis=1)
+        if not usable.all():  # a ReLU may make finite logits of NaN, which would be those of another image
+            images = np.where(usable[:, None, None, None], images, np.float32(0))
         parts = [part for t in range(targets) for part in self._explain(images, requests[:, t])]
 
         # One row per image and target, target by target.
@@ -106,6 +109,7 @@ class Explainer:
             return found[:count].tolist(), None
         joined = Explanation.join(present) if len(present) > 1 else present[0]
         found[explained] = _not_finite(joined, self._options.method)
+        found[np.tile(~usable, targets)] = Problem("NotFinite", "the input of this image is not finite")
         problems = [next(filter(None, found[i::count]), None) for i in range(count)]
         kept = np.asarray([problem is None for problem in problems])
         if not kept.any():

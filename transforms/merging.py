@@ -48,7 +48,7 @@ def rank_by_similarity(
     that have more evidence in a cell than nearly all images of other classes.
     """
     columns = ["image_id", "index", "label", "predicted", "target", "coarse_map", "evidence_map", "entropy", *SCORES]
-    table = read_table(output.part("maps", receipt.unit), columns)
+    table = read_table(output.find_part("maps", receipt.unit), columns)
     targets = table["target"].to_numpy()
     ids = table["image_id"].to_pylist()
     if not ids:

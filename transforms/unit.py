@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
 from collections.abc import Sequence
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,8 +99,18 @@ class LabelCounts:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """What a file must be: its `size` in bytes, and the CRC32C of its content as 8 hexadecimal digits."""
+
+    size: int
+    crc32c: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Receipt:
     """The commit mark of a unit. A unit without a receipt does not exist for any reader.
+
+    The fields with a default are missing in receipts of earlier versions.
 
     Attributes:
       unit: the unit that was explained.
@@ -114,6 +127,10 @@ class Receipt:
       labels: how labels and predictions compare.
       worker: the host and process that computed it.
       models_loaded: how many models that process had loaded at the commit; 1 if loading works as intended.
+      fingerprint: identifies model, method and map settings.
+      content: the hash of what the shard contained; see `sources.content`.
+      parts: what each of the unit's parts must be, by kind.
+      attempt: identifies the attempt that wrote the parts. Their names begin with it until they are in place.
     """
 
     unit: Unit
@@ -125,9 +142,13 @@ class Receipt:
     ended: float
     worker: str
     models_loaded: int
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # missing in receipts of earlier versions
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     batch_size: int | None = None
     labels: LabelCounts | None = None
+    fingerprint: str | None = None
+    content: str | None = None
+    parts: dict[str, Part] | None = None
+    attempt: str | None = None
 
     @property
     def failed(self) -> int:
@@ -138,12 +159,21 @@ class Receipt:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Receipt:
-        value = json.loads(text)
-        labels = value.get("labels")
-        return cls(
-            **{
-                **value,
-                "unit": Unit.from_dict(value["unit"]),
-                "labels": None if labels is None else LabelCounts(**labels),
-            }
-        )
+        """The receipt in a JSON text; fields that this version does not know are left out.
+
+        Raises:
+          ValueError: the text is none of a receipt; says in a few words why.
+        """
+        try:
+            return _receipts().validate_python(json.loads(text))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "its content"
+            raise ValueError(f"{place}: {first['msg'].lower()}") from None
+        except (ValueError, RecursionError):
+            raise ValueError("it is not JSON") from None
+
+
+@functools.cache
+def _receipts() -> TypeAdapter[Receipt]:
+    return TypeAdapter(Receipt)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.shortcuts.evidence import Evidence
-from transforms.statistics import Moments, map_figures
+from transforms.statistics import Moments, Sample, Standout, limits_of, map_figures, part_standouts, shares_in_cells
+from transforms.statistics import exceeding as exceeding_of
+from transforms.statistics.accumulators import SAMPLE_OF_CELLS
 from transforms.statistics.effects import LEAST_IMAGES, Effects, effects
 
 _TINY = 1e-30
@@ -115,6 +117,15 @@ STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray, int], Scores]] = {
     "exceeding, share": lambda maps, targets, count: exceeding(unit(maps), targets, count),
     "border, corner z": today,
 }
+
+
+def parts_of(coarse: np.ndarray, speaking: np.ndarray, targets: np.ndarray) -> list[Standout]:
+    """The classes of which a part stands out, as a run finds them; maps are [N, 14, 14], as in `MapRows`."""
+    shares = shares_in_cells(coarse.astype(np.float32), speaking.astype(np.float32))
+    rows = np.concatenate([targets[:, None], shares], axis=1, dtype=np.float32)
+    keys = np.random.default_rng(0).permutation(len(targets)).astype(np.uint64)
+    limits = limits_of(Sample.of(SAMPLE_OF_CELLS, keys, rows), targets)
+    return part_standouts({k: exceeding_of(shares[targets == k], each) for k, each in limits.items()})
 
 
 def auroc(planted: np.ndarray, innocent: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from benchmarks.shortcuts.measuring import Measured
-from benchmarks.shortcuts.scores import Scores, unit
+from benchmarks.shortcuts.scores import Scores, parts_of, unit
 from transforms.statistics import COARSE, Moments
 from transforms.statistics.standout import standouts
 
@@ -54,7 +54,11 @@ def _of_flags(maps: np.ndarray, measured: Measured) -> Scores:
     predicted, classes = measured.evidence.predicted, measured.case.classes
     values, peaks = np.zeros(classes), np.full((classes, 2), -1)
     by_class = [{k: Moments.of(each[predicted == k]) for k in range(classes)} for each in (unit(maps), maps)]
-    for each in standouts(*by_class):
-        values[each.class_index] = each.effect
-        peaks[each.class_index] = int(each.y * COARSE), int(each.x * COARSE)
+    # As in a run: what the whole class has, then what parts of other classes have. Their scores are not on one scale.
+    found = standouts(*by_class)
+    speaking = measured.evidence.positive[0]
+    for rank, each in enumerate([*found, *parts_of(np.maximum(maps, 0), speaking, predicted)][::-1], 1):
+        if each.effect is not None or not any(each.class_index == other.class_index for other in found):
+            values[each.class_index] = rank
+            peaks[each.class_index] = int(each.y * COARSE), int(each.x * COARSE)
     return Scores(values, peaks)

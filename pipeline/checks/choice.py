@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from transforms.output import Output
-from transforms.output.files import open_file
 from transforms.statistics import sample_key
 from transforms.unit import Receipt
 
@@ -57,8 +55,8 @@ def read_pool(output: Output, receipts: Sequence[Receipt]) -> Pool:
 
     def read(number: int) -> tuple[np.ndarray, ...]:
         unit = receipts[number].unit
-        with open_file(output.part("maps", unit)) as source:
-            table = pq.ParquetFile(source).read(["index", "predicted"], use_threads=False)
+        with output.open_part("maps", unit) as file:
+            table = file.read(["index", "predicted"], use_threads=False)
         # An image that is explained for several targets has several rows, one after the other.
         index, first = np.unique(table["index"].to_numpy(), return_index=True)
         predicted = table["predicted"].to_numpy()[first].astype(np.int32)

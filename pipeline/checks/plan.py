@@ -26,8 +26,8 @@ DONORS_KEPT = 16  # located images of a class whose pixels are kept; donors are 
 SHOWN = 4  # images of each kind that are shown for a finding
 
 # Forward passes for a tested image, with all its changes, and for an image of another class.
-_OWN_PASSES = 15
-_OTHER_PASSES = 15
+_OWN_PASSES = 20
+_OTHER_PASSES = 18
 
 
 class CannotCheck(ValueError):

@@ -30,9 +30,10 @@ from pipeline.engines.options import UnusableEngine, check_reachable
 from pipeline.launch import RunFailed
 from transforms.filesystems import STORE_ERRORS
 from transforms.output import Output, list_files, read_table
-from transforms.probing import Finding, located_findings
+from transforms.probing import Finding, Grid, located_findings
 
 DONORS_A_CLASS = 8
+DONORS_OF_A_PART = 3
 
 
 def run_check(plan: CheckPlan) -> list[dict[str, Any]]:
@@ -44,7 +45,7 @@ def run_check(plan: CheckPlan) -> list[dict[str, Any]]:
     """
     output, model = plan.settings.output, plan.model
     located = locate(plan)
-    findings = {k: located_findings(k, each.drops, plan.grid) for k, each in located.items()}
+    findings = {k: located_findings(k, each.drops, _of_others(k, located), plan.grid) for k, each in located.items()}
     tested = test(plan, located, findings)
     rows = check_rows(located, findings, tested, plan.grid, model.channels, model.name_of)
     output.write_table(output.file("checks.parquet"), pa.Table.from_pylist(rows, CHECKS))
@@ -88,10 +89,10 @@ def test(plan: CheckPlan, located: dict[int, Located], findings: dict[int, tuple
       RunFailed: the runner gave up.
     """
     output = plan.settings.output
-    table, classes = _donors(located)
+    table, classes = _donors(located, findings, plan.grid)
     key = json.dumps([[dataclasses.asdict(each) for each in own] for own in findings.values()])
     digest = hashlib.blake2b(key.encode(), digest_size=5)
-    for column in ("pixels", "peak"):
+    for column in ("pixels", "peak", "part"):
         digest.update(repr(table[column].to_pylist()).encode())
     settings = TestSettings(
         **{field.name: getattr(plan.settings, field.name) for field in dataclasses.fields(plan.settings)},
@@ -100,7 +101,10 @@ def test(plan: CheckPlan, located: dict[int, Located], findings: dict[int, tuple
         donor_classes=classes,
         id=digest.hexdigest(),
     )
-    with output.writing(settings.donors) as sink, pq.ParquetWriter(sink, output.schema(DONORS)) as writer:
+    with (
+        output.writing(settings.donors) as sink,
+        pq.ParquetWriter(sink, output.schema(DONORS), write_page_checksum=True) as writer,
+    ):
         for k in classes:
             writer.write_table(table.filter(pc.equal(table["class"], k)))
     compute = TestUnits(settings)
@@ -108,14 +112,31 @@ def test(plan: CheckPlan, located: dict[int, Located], findings: dict[int, tuple
     return _read(output, compute.step, plan.testing)
 
 
-def _donors(located: dict[int, Located]) -> tuple[pa.Table, tuple[int, ...]]:
-    """The images whose parts are pasted: of those that were kept, the ones whose evidence is clearest."""
+def _of_others(k: int, located: dict[int, Located]) -> np.ndarray:
+    """What covering each window costs images of the other classes: float32 [m, P]."""
+    return np.concatenate([located[k].drops[:0], *(each.drops for other, each in located.items() if other != k)])
+
+
+def _donors(
+    located: dict[int, Located], findings: dict[int, tuple[Finding, ...]], grid: Grid
+) -> tuple[pa.Table, tuple[int, ...]]:
+    """The images whose parts are pasted: of those that were kept, the ones whose evidence is clearest.
+
+    For what only a part of the class has, these are the images that lose most where that is covered.
+    """
     rows = []
     for k, own in located.items():
         pixels = own.rows["pixels"].to_pylist()
         kept = [i for i, each in enumerate(pixels) if each is not None]
-        kept.sort(key=lambda i: -float(own.drops[i].max()))
-        rows += [{"class": k, "peak": int(own.drops[i].argmax()), "pixels": pixels[i]} for i in kept[:DONORS_A_CLASS]]
+        [part] = [finding.boxes[0] for finding in findings[k] if finding.kind == "part"]
+        for count, is_part, drops in (
+            (DONORS_A_CLASS, False, own.drops.max(axis=1)),
+            (DONORS_OF_A_PART, True, own.drops[:, grid.boxes.index(part)]),
+        ):
+            chosen = sorted(kept, key=lambda i, drops=drops: -float(drops[i]))[:count]  # type: ignore[misc]
+            rows += [
+                {"class": k, "part": is_part, "peak": int(own.drops[i].argmax()), "pixels": pixels[i]} for i in chosen
+            ]
     return pa.Table.from_pylist(rows, DONORS), tuple(dict.fromkeys(row["class"] for row in rows))
 
 

@@ -40,7 +40,8 @@ ANSWERS = pa.schema(
     ]
 )
 
-DONORS = pa.schema([("class", pa.int32()), ("peak", pa.int32()), ("pixels", pa.binary())])
+# `part` tells the donors for what only a part of the class has.
+DONORS = pa.schema([("class", pa.int32()), ("part", pa.bool_()), ("peak", pa.int32()), ("pixels", pa.binary())])
 
 _F = pa.float64()
 _BOX = [(side, pa.float32()) for side in ("top", "left", "bottom", "right")]  # fractions of the image's sides

@@ -7,13 +7,12 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline.checks.forward import Forward
 from pipeline.checks.schemas import ANSWERS
 from pipeline.checks.work import CheckSettings, ComputeUnits, Picture, decoded, encoded, in_groups, side_by_side
 from transforms.models import LoadedModel
-from transforms.output.files import open_file
+from transforms.output import open_parquet
 from transforms.probing import Box, Donor, Finding, Grid, cover, mask_of, pasted
 
 # The changes of an image. `own` images are of the finding's class, `other` ones are not.
@@ -141,7 +140,7 @@ def _as_other(picture: Picture, finding: Finding, donors: Donors, grid: Grid, nu
     yield _Variant(finding, OTHER, picture.chosen.target, image)
     if finding.boxes:
         yield _Variant(finding, OTHER_COVERED, picture.chosen.target, _covered(image, finding.boxes, generator))
-    donor, control = donors.pair(k, generator)
+    donor, control = donors.pair(k, finding.kind == "part", generator)
     if donor is None or control is None:
         return
     boxes = finding.boxes or (donor.peak,)
@@ -163,18 +162,23 @@ class Donors:
         self._grid = grid
         self._of_class = functools.lru_cache(maxsize=64)(self._read)
 
-    def pair(self, own: int, generator: np.random.Generator) -> tuple[Donor | None, Donor | None]:
-        """A donor of a class, and one of another class; None where there is none."""
+    def pair(self, own: int, part: bool, generator: np.random.Generator) -> tuple[Donor | None, Donor | None]:
+        """A donor of a class, or of a part of it, and one of another class; None where there is none."""
         others = [k for k in self._groups if k != own]
         control = others[int(generator.integers(len(others)))] if others else None
         return tuple(
-            None if k is None or k not in self._groups else _one(self._of_class(k), generator) for k in (own, control)
+            None if k is None or k not in self._groups else _one(self._of_class(k)[part and k == own], generator)
+            for k in (own, control)
         )  # type: ignore[return-value]
 
-    def _read(self, class_index: int) -> list[Donor]:
-        with open_file(self._path) as source:
-            rows = pq.ParquetFile(source).read_row_group(self._groups[class_index], use_threads=False).to_pylist()
-        return [Donor(decoded(row["pixels"]), self._grid.boxes[row["peak"]]) for row in rows]
+    def _read(self, class_index: int) -> tuple[list[Donor], list[Donor]]:
+        """The donors of a class, and those of a part of it."""
+        with open_parquet(self._path) as file:
+            rows = file.read_row_group(self._groups[class_index], use_threads=False).to_pylist()
+        donors: tuple[list[Donor], list[Donor]] = ([], [])
+        for row in rows:
+            donors[row["part"]].append(Donor(decoded(row["pixels"]), self._grid.boxes[row["peak"]]))
+        return donors
 
 
 def _one(donors: list[Donor], generator: np.random.Generator) -> Donor:

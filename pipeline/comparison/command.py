@@ -67,7 +67,7 @@ def write_comparison(a: str, b: str, to: str) -> ComparedClasses:
     schema = written.schema(COMPARED_CLASSES)
     schema = schema.with_metadata({**schema.metadata, "fullgrad.compared": json.dumps(sides)})
     with written.writing(written.file("comparison_classes.parquet")) as sink:
-        pq.write_table(pa.Table.from_pylist(table, schema), sink, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(table, schema), sink, compression="zstd", write_page_checksum=True)
     return classes
 
 

@@ -73,7 +73,7 @@ def _overlap(a: Unit, b: Unit) -> bool:
 
 
 def _rows(output: Output, unit: Unit) -> pa.Table:
-    return read_table(output.part("maps", unit), _COLUMNS)
+    return read_table(output.find_part("maps", unit), _COLUMNS)
 
 
 def _matches(a: pa.Table, b: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +113,7 @@ def _coarse(rows: pa.Table) -> np.ndarray:
 
 def _small_maps(output: Output, unit: Unit, rows: pa.Table) -> np.ndarray | None:
     """The maps of the rows on the output's grid, float32 [N, h, w]; None if they are of several sizes."""
-    table = read_table(output.part("small_maps", unit), SMALL_MAPS.names)
+    table = read_table(output.find_part("small_maps", unit), SMALL_MAPS.names)
     places = {key: i for i, key in enumerate(zip(table["index"].to_pylist(), table["target"].to_pylist(), strict=True))}
     wanted = zip(rows["index"].to_pylist(), rows["target"].to_pylist(), strict=True)
     found = [decode_map(row) for row in table.take([places[key] for key in wanted]).to_pylist()]

@@ -16,6 +16,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+_UNKNOWN = ("extra_forbidden", "invalid_key")
+_MOST_TOLD = 30
+_LARGE = 10_000  # a bound from here up is said only to those who exceed it
+
 
 class ConfigError(ValueError):
     """The configuration cannot be used; the message is one sentence for the user."""
@@ -29,11 +33,13 @@ class Values:
       text: what would be right; it follows "must be" in a sentence.
       choices: the words that are accepted; the nearest one is suggested.
       items: what one entry must be, if the value is a mapping with free keys.
+      empty: whether empty text is a value with a meaning of its own.
     """
 
     text: str
     choices: tuple[str, ...] = ()
     items: str = ""
+    empty: bool = False
 
 
 def refusal(sentence: str, *keys: str) -> PydanticCustomError:
@@ -60,7 +66,10 @@ class Problem:
 def problems_of(error: ValidationError, value: Mapping[str, Any], schema: type[BaseModel]) -> list[Problem]:
     """One problem a key, unknown keys first, as the others often follow from them."""
     by_key: dict[tuple[str, ...], Problem] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False, include_input=False)
+    # Of a key with several types, an exceeded bound says more than the other types. Only the first problems are told:
+    # putting thousands into words would take minutes.
+    for detail in sorted(details, key=_rank)[:_MOST_TOLD]:
         problem = _problem(detail, value, schema)
         by_key.setdefault(problem.keys, problem)
     meant = {problem.meant for problem in by_key.values() if problem.meant}
@@ -72,12 +81,16 @@ def problems_of(error: ValidationError, value: Mapping[str, Any], schema: type[B
     return sorted(problems, key=lambda problem: not problem.unknown)
 
 
+def _rank(detail: ErrorDetails) -> int:
+    return 0 if detail["type"] in _UNKNOWN else 1 if detail["type"] == "less_than_equal" else 2
+
+
 def _problem(detail: ErrorDetails, value: Mapping[str, Any], schema: type[BaseModel]) -> Problem:
     location = detail["loc"]
     if detail["type"] == "refusal":
         keys = tuple(detail["ctx"]["keys"])
         return Problem(detail["ctx"]["sentence"], keys, from_absence=True)
-    if detail["type"] in ("extra_forbidden", "invalid_key"):
+    if detail["type"] in _UNKNOWN:
         names, _ = _located(location[:-1], value, schema)
         return _unknown_key(".".join(names), str(location[-1]), schema)
 
@@ -93,7 +106,9 @@ def _problem(detail: ErrorDetails, value: Mapping[str, Any], schema: type[BaseMo
         return Problem(f"the required key `{key}` is missing, which must be {needs}", (key,), from_absence=True)
     nearest = _nearest(given, values.choices) if isinstance(given, str) else None
     hint = f"; did you mean {nearest}?" if nearest else ""
-    return Problem(f"`{key}` must be {needs}, not {show(given)}{hint}", (key,))
+    if detail["type"] == "less_than_equal" and detail["ctx"]["le"] >= _LARGE:
+        hint = f"; at most {detail['ctx']['le']:,} is taken"
+    return Problem(f"`{shortened(key)}` must be {needs}, not {show(given)}{hint}", (key,))
 
 
 def _located(
@@ -123,6 +138,7 @@ def _located(
 def _unknown_key(section: str, name: str, schema: type[BaseModel]) -> Problem:
     """An unknown key in a section (dotted; "" for the top level), with the key that was probably meant."""
     key = f"{section}.{name}" if section else name
+    shown = shortened(key)
     every = [each for each, _ in keys_of(schema)]
     siblings = {each.rpartition(".")[2]: each for each in every if each.rpartition(".")[0] == section}
     homes = [each for each in every if each.rpartition(".")[2] == name]
@@ -133,7 +149,7 @@ def _unknown_key(section: str, name: str, schema: type[BaseModel]) -> Problem:
     # `output.image` is rather `output.images`, although there is an `input.fields.image`.
     if homes and _nearest(name, tuple(siblings), cutoff=0.9) is None:
         sections = enumerated([each.rpartition(".")[0] or "the top level" for each in homes], "or")
-        return Problem(f"unknown key `{key}`; `{name}` belongs to {sections}", (key,), unknown=True, meant=homes[0])
+        return Problem(f"unknown key `{shown}`; `{name}` belongs to {sections}", (key,), unknown=True, meant=homes[0])
     if nearest is None:
         elsewhere = {each.rpartition(".")[2]: each for each in every}
         distant = _nearest(name, tuple(elsewhere), cutoff=0.8)
@@ -141,9 +157,9 @@ def _unknown_key(section: str, name: str, schema: type[BaseModel]) -> Problem:
     else:
         meant = siblings[nearest]
     if meant:
-        return Problem(f"unknown key `{key}`; did you mean `{meant}`?", (key,), unknown=True, meant=meant)
+        return Problem(f"unknown key `{shown}`; did you mean `{meant}`?", (key,), unknown=True, meant=meant)
     place = f"the keys of {section}" if section else "the sections"
-    return Problem(f"unknown key `{key}`; {place} are {enumerated(siblings)}", (key,), unknown=True)
+    return Problem(f"unknown key `{shown}`; {place} are {enumerated(siblings)}", (key,), unknown=True)
 
 
 # Questions to the schema about its keys.
@@ -173,6 +189,11 @@ def is_leaf(field: FieldInfo) -> bool:
 def takes_mapping(field: FieldInfo) -> bool:
     """Whether the value of a key is or may be a mapping."""
     return _section_in(field.annotation) is not None or get_origin(field.annotation) is dict
+
+
+def takes_empty_text(field: FieldInfo) -> bool:
+    """Whether empty text is a value of a key with a meaning of its own."""
+    return any(each.empty for each in field.metadata if isinstance(each, Values))
 
 
 def _values_of(field: FieldInfo) -> Values:
@@ -225,6 +246,7 @@ def show(value: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """The text on one line of at most 120 characters."""
+    """The text on one line of at most 120 characters, with escapes for those that a terminal would not show."""
     text = " ".join(text.split())
-    return text if len(text) <= 120 else f"{text[:119]}…"
+    text = text if len(text) <= 120 else f"{text[:119]}…"
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -23,12 +23,13 @@ from pipeline.config.problems import (
     problems_of,
     refusal,
     show,
+    takes_empty_text,
     takes_mapping,
 )
 from pipeline.config.section import Section
 from pipeline.config.values import (
     AcceleratorOrNull,
-    Index,
+    ImageSide,
     NameOrNull,
     OnOff,
     OnOrOff,
@@ -37,6 +38,7 @@ from pipeline.config.values import (
     Positive,
     RunnerName,
     RunnerOptions,
+    Seed,
     Size,
     TargetsSetting,
     Whole,
@@ -65,7 +67,7 @@ class Fields(Section):
         description="The feature or column that names the image. null (the default) takes the format's own name, "
         "which is image/filename in TFRecord. An image without a name is named by its shard and index.",
     )
-    label: Annotated[str | None, Values('null, a name, or "" for no labels')] = Field(
+    label: Annotated[str | None, Values('null, a name, or "" for no labels', empty=True)] = Field(
         default=None,
         description="The feature or column that holds the class: its index, its name or a one-hot list. null (the "
         'default) takes the first of the usual names (image/class/label, label, target, …; cls in tars). "" uses no '
@@ -109,6 +111,14 @@ class Input(Section):
         default=1024,
         description="The memory, in MiB, that all images that a process decodes at the same time may take. Large "
         "images wait for each other. An image that needs more alone is an error row. The default is 1024.",
+    )
+
+    changed: Literal["refuse", "recompute", "adopt"] = Field(
+        default="refuse",
+        description="What a run does that continues an output whose shards changed, moved or are no longer in "
+        "input.shards. refuse (the default) names them and stops. recompute explains anew what changed or moved, and "
+        "drops the results of what is gone. adopt also explains anew what changed, but keeps the results of shards "
+        "that moved, under their new path, or are gone.",
     )
 
 
@@ -159,7 +169,7 @@ class Explain(Section):
         description="The standard deviation of the noise of smoothgrad and smooth_fullgrad, as a fraction of the "
         f"range of the values that the model gets for the image. The default is {NOISE_LEVEL:g}.",
     )
-    seed: Annotated[Index, Values("a whole number from 0 up")] = Field(
+    seed: Annotated[Seed, Values("a whole number from 0 up")] = Field(
         default=0,
         description="The seed of the noise of smoothgrad and smooth_fullgrad. The noise depends only on the seed and "
         "the image. The default is 0.",
@@ -208,10 +218,15 @@ class Output(Section):
         description="The height and width of the maps in the class statistics and of the maps of examples, from 4 to "
         "512. The default is 56.",
     )
-    images: Annotated[int | None, Field(strict=True, ge=8), Values("a whole number from 8 up, or null")] = Field(
+    images: ImageSide = Field(
         default=96,
         description="The longer side, in pixels, of the images that are stored with the maps: each image as the model "
         "saw it, reduced to this size but never enlarged. null stores no images. The default is 96.",
+    )
+    clusters: OnOrOff = Field(
+        default="on",
+        description="Whether the images of each class are clustered by their evidence: on (the default) or off. A run "
+        "that is started again with another value makes the clusters of the images that are there, or leaves them out.",
     )
 
 
@@ -318,7 +333,7 @@ class Config(Section):
             exclude={
                 "model": {"path", "weights", "class_names", "trust", "custom_objects"},
                 "explain": {"batch_size", "jit"} | unused,
-                "output": {"path"},
+                "output": {"path", "clusters"},
             },
         )
         if self.model.preprocess.exif == DEFAULT_IDENTITY["model.preprocess.exif"]:
@@ -345,7 +360,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         )
     _require_sections(value, name)
     mappings = {key for key, field in schema_keys().items() if takes_mapping(field)}
-    settings = [parse_override(text, mappings) for text in overrides]
+    empty = {key for key, field in schema_keys().items() if takes_empty_text(field)}
+    settings = [parse_override(text, mappings, empty) for text in overrides]
     for setting in settings:
         apply_override(setting, value)
     return _validated(value, Source(name, lines, settings))

@@ -49,9 +49,11 @@ def _option_names(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-Text = Annotated[str, Field(min_length=1)]
-Whole = Annotated[int, Field(strict=True, ge=1)]
-Index = Annotated[int, Field(strict=True, ge=0)]
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]  # no path or name has the character 0
+Whole = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+Index = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
+Seed = Annotated[int, Field(strict=True, ge=0)]
+Side = Annotated[int, Field(strict=True, ge=1, le=1 << 14)]  # pixels; an image of more does not fit a model's memory
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
 Scalar = Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | Number | str
@@ -75,8 +77,11 @@ Modules = Annotated[
 WholeOrAuto = Annotated[Literal["auto"] | Whole, Values("auto or a whole number from 1 up", ("auto",))]
 WholeOrNull = Annotated[Whole | None, Values("null or a whole number from 1 up")]
 Size = Annotated[
-    Annotated[tuple[Whole, Whole], BeforeValidator(_squared)] | None,
+    Annotated[tuple[Side, Side], BeforeValidator(_squared)] | None,
     Values("null, [HEIGHT, WIDTH] or one whole number for both"),
+]
+ImageSide = Annotated[
+    Annotated[int, Field(strict=True, ge=8, le=1 << 14)] | None, Values("a whole number from 8 up, or null")
 ]
 OnOff = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switched)]
 OnOrOff = Annotated[Literal["on", "off"], BeforeValidator(_switched)]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
-import re
+import os
+import select
+import stat
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from pipeline.config.loader import DEEPEST, MOST_BYTES, is_unicode, parse_yaml, plain_value
 from pipeline.config.problems import ConfigError, shortened, show, within
+
+_PIPE_SECONDS = 4
+_PRIVATE = (*range(0xE000, 0xF8FF), *range(0xF0000, 0xFFFFD))  # characters without a meaning
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,16 +53,19 @@ def read_yaml(path: str) -> tuple[Any, dict[str, int]]:
       ConfigError: if the file cannot be read or is not YAML.
     """
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
+        content = _content(path)
+        text = content.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist, where a configuration file was expected") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
     except ValueError:
         raise ConfigError(f"{path} is not text in UTF-8, as a configuration file must be") from None
+    if len(content) > MOST_BYTES:
+        raise ConfigError(f"{path} has more than {MOST_BYTES:,} bytes, which is too large for a configuration file")
 
     try:
-        return _parse_yaml(text)
+        return parse_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -66,53 +74,66 @@ def read_yaml(path: str) -> tuple[Any, dict[str, int]]:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
-def parse_override(text: str, mappings: Container[str] = frozenset()) -> Override:
+def _content(path: str) -> bytes:
+    """The content of a file, or its first `MOST_BYTES` + 1 bytes. A pipe to which nobody writes is an error."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without O_NONBLOCK, this may wait for a writer for ever
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+        parts: list[bytes] = []
+        left = MOST_BYTES + 1
+        while left:
+            if is_pipe and not select.select([descriptor], [], [], _PIPE_SECONDS)[0]:
+                raise OSError(None, f"nothing came through this pipe for {_PIPE_SECONDS} seconds")
+            part = file.read(left)
+            if not part:
+                break
+            parts.append(part)
+            left -= len(part)
+    return b"".join(parts)
+
+
+def parse_override(text: str, mappings: Container[str] = frozenset(), empty: Container[str] = frozenset()) -> Override:
     """Reads a `KEY=VALUE`. The value is everything after the first `=`, without the spaces around it.
 
     A value is YAML if it begins with a bracket, a brace or a quote, if its key takes a mapping, or if it has several
     lines. Any other value is a number, a switch or null if YAML reads it so, and text otherwise. A `#` never begins a
-    comment.
+    comment. No value at all is null, but empty text for a key to which that means something: a shell makes
+    `input.fields.label=` of `input.fields.label=''`.
 
     Args:
       text: as on the command line.
       mappings: the keys that take a mapping. For them `a: b` is a mapping, for others it is text.
+      empty: the keys that take empty text.
 
     Raises:
       ConfigError: the text is not `KEY=VALUE`, or its value is not YAML though it begins like YAML.
     """
     key, equals, right = text.partition("=")
     key, right = key.strip(), right.strip()
-    if not equals or not all(key.split(".")):
+    names = key.split(".")
+    if not equals or not all(names) or len(names) > DEEPEST:
         raise ConfigError(f"--set {shortened(text)}: this must be KEY=VALUE, such as explain.batch_size=64")
+    if not is_unicode(text):
+        raise ConfigError(f"--set {shortened(text)}: this must be text in UTF-8")
+    if not right and key in empty:
+        return Override(text, key, "")
     is_yaml = right.startswith(("[", "{", '"', "'"))
     if not is_yaml and key not in mappings and "\n" not in right:
-        return Override(text, key, _plain_value(right))
+        return Override(text, key, plain_value(right))
     # YAML would drop everything after a #, so a character that means nothing and is not in the text replaces it.
-    stand_in = next(character for character in map(chr, range(0xE000, 0xF8FF)) if character not in right)
+    stand_in = next(character for character in map(chr, _PRIVATE) if character not in right)
     try:
-        value = _replaced(_parse_yaml(right.replace("#", stand_in))[0], stand_in, "#")
+        value = _replaced(parse_yaml(right.replace("#", stand_in))[0], stand_in, "#")
     except yaml.YAMLError as error:
         if not is_yaml:
-            return Override(text, key, _plain_value(right))
+            return Override(text, key, plain_value(right))
         problem = _syntax_problem(error) if isinstance(error, yaml.MarkedYAMLError) else "this is not YAML"
         if "<document start>" in problem:
             problem = f"text follows what the first {right[0]} begins, so the whole value must be put in quotes"
         raise ConfigError(
             f"--set {shortened(text)}: the value of `{key}` cannot be read; {problem.replace(stand_in, '#')}"
         ) from None
-    return Override(text, key, value if is_yaml or isinstance(value, dict | list) else _plain_value(right))
-
-
-def _plain_value(text: str) -> Any:
-    """The number, switch or null that YAML reads from a text, or the text itself."""
-    loader = _Loader("")
-    try:
-        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
-        if tag.rpartition(":")[2] not in ("null", "bool", "int", "float"):
-            return text
-        return loader.construct_document(yaml.ScalarNode(tag, text))
-    finally:
-        loader.dispose()
+    return Override(text, key, value if is_yaml or isinstance(value, dict | list) else plain_value(right))
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:
@@ -145,61 +166,6 @@ def apply_override(override: Override, value: dict[str, Any]) -> None:
             )
         value = inner
     value[name] = override.value
-
-
-class _Loader(yaml.SafeLoader):
-    """A YAML loader that reads 1e-3 as a number, and dates, times and numbers with leading zeros as text."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  PyYAML declares it for instances
-        first: [
-            (tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("timestamp", "int", "float")
-        ]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]{0,99})$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?([0-9]+\.[0-9]*([eE][-+]?[0-9]+)?|\.[0-9]+([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"),
-    list("-+.0123456789"),
-)
-
-
-def _parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
-    """The value of a YAML document, and the line of each key by its dotted name. A key given twice is an error."""
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None, {}
-        lines: dict[str, int] = {}
-        _note_keys(node, "", lines, frozenset())
-        return loader.construct_document(node), lines
-    finally:
-        loader.dispose()
-
-
-def _note_keys(node: yaml.Node, prefix: str, lines: dict[str, int], above: frozenset[int]) -> None:
-    """Notes the line of each key in and below the node. Turns keys into text, as YAML reads `on` and `1` otherwise."""
-    if id(node) in above:
-        mark = node.start_mark
-        raise yaml.constructor.ConstructorError(None, None, "this value contains itself", mark)
-    above = above | {id(node)}
-    if isinstance(node, yaml.SequenceNode):
-        for each in node.value:
-            _note_keys(each, f"{prefix.removesuffix('.')}[].", {}, above)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for name, value in node.value:
-        if isinstance(name, yaml.ScalarNode) and name.tag != "tag:yaml.org,2002:merge":
-            name.tag = "tag:yaml.org,2002:str"
-            key = prefix + name.value
-            if key in lines:
-                problem = f"the key `{key}` stands twice, here and on line {lines[key]}, where one would be right"
-                raise yaml.constructor.ConstructorError(None, None, problem, name.start_mark)
-            lines[key] = name.start_mark.line + 1
-            _note_keys(value, f"{key}.", lines, above)
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError) -> str:

@@ -64,12 +64,22 @@ def _runner(name: str) -> PipelineRunner | str:
 
 def _reason(error: Exception) -> str:
     """The message of an error in one line."""
+    if full := _full_disk(error):
+        return full
     # gRPC's own text has several lines, and the last one says nothing.
     details = error.details() if isinstance(error, grpc.RpcError) and hasattr(error, "details") else None
     lines = (details or str(error)).strip().splitlines() or [type(error).__name__]
     # Python says what is wrong after the stack, Java before it.
     of_java = any(line.startswith("\tat ") for line in lines)
     return lines[0 if of_java else -1].strip().rstrip(".")
+
+
+def _full_disk(error: Exception) -> str:
+    """The sentence for a file system without space, empty for another error. Workers' errors come as text."""
+    text = str(error)
+    if "[Errno 28]" not in text and "No space left" not in text and "[Errno 27]" not in text:
+        return ""
+    return "there is no space left where the output is written; make room there, or give another output.path"
 
 
 def _hint(error: Exception, runner: Runner) -> str:

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.report.checked import Evidence, read_evidence
+from pipeline.report.clustered import ClassClusters, read_clusters
 from pipeline.report.folder import PAGE, Folder, UnusableFolder, writing_report
 from pipeline.report.page import data_script, page
 from pipeline.report.payload import class_value, example_key, index_value, missing_sentences, title_of
@@ -88,14 +89,14 @@ def _write_classes(results: Results, folder: Folder) -> list[_Written]:
     """Writes the files of all classes."""
     wanted = {(row["shard"], row["index"]) for row in results.comparison.changed} if results.comparison else set()
 
-    def write(row: int, examples: ClassExamples, evidence: Evidence) -> _Written:
+    def write(row: int, examples: ClassExamples, evidence: Evidence, clusters: ClassClusters) -> _Written:
         index = int(results.classes.index[row])
         sprite = make_sprite([each.image for each in examples.examples])
         evidence_sprite = make_sprite(evidence.pictures)
         for name, each in ((f"c{index}", sprite), (f"c{index}-checked", evidence_sprite)):
             if each is not None:
                 folder.write(f"thumbs/{name}.jpg", each.jpeg)
-        value = class_value(results, row, examples, sprite, evidence, evidence_sprite)
+        value = class_value(results, row, examples, sprite, evidence, evidence_sprite, clusters)
         folder.write(f"data/c{index}.js", data_script("fullgrad.class", index, value).encode())
         addresses = {
             (place := examples.examples[choice.number].place): (index, kind, example_key(*place))
@@ -109,23 +110,29 @@ def _write_classes(results: Results, folder: Folder) -> list[_Written]:
     written: list[_Written] = []
     under_way: deque[Future[_Written]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        for row, examples, evidence in _rows(results):
-            under_way.append(pool.submit(write, row, examples, evidence))
+        for each in _rows(results):
+            under_way.append(pool.submit(write, *each))
             if len(under_way) > threads * _AHEAD:
                 written.append(under_way.popleft().result())
         written += [each.result() for each in under_way]
     return written
 
 
-def _rows(results: Results) -> Iterator[tuple[int, ClassExamples, Evidence]]:
-    """Every class's row, its examples and the pictures of its check; what a class does not have is empty."""
+def _rows(results: Results) -> Iterator[tuple[int, ClassExamples, Evidence, ClassClusters]]:
+    """Every class's row, its examples, the pictures of its check and its clusters; what it lacks is empty."""
     examples = _InOrder(results, "examples.parquet", read_examples(results.output))
     evidence = _InOrder(results, "evidence.parquet", read_evidence(results.output) if results.checks else iter(()))
+    clusters = _InOrder(results, "clusters.parquet", read_clusters(results.output))
     for row, index in enumerate(results.classes.index.tolist()):
-        yield row, examples.of(index) or ClassExamples(index), evidence.of(index) or Evidence(index)
+        yield (
+            row,
+            examples.of(index) or ClassExamples(index),
+            evidence.of(index) or Evidence(index),
+            clusters.of(index) or ClassClusters(index),
+        )
 
 
-_Each = TypeVar("_Each", ClassExamples, Evidence)
+_Each = TypeVar("_Each", ClassExamples, Evidence, ClassClusters)
 
 
 class _InOrder(Generic[_Each]):

@@ -6,14 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.report.numbers import plain
 from pipeline.report.sprites import Sprite
 from pipeline.report.unusable import reading
-from transforms.output import Output, read_table
-from transforms.output.files import open_file
+from transforms.output import Output, open_parquet, read_table
 
 # The overview has so many findings at most, the most convincing ones; each class's page has all of its own.
 _LISTED = 300
@@ -72,10 +70,9 @@ def read_evidence(output: Output) -> Iterator[Evidence]:
     path = output.file("evidence.parquet")
     if not FileSystems.exists(path):
         return
-    with open_file(path) as source:
+    with open_parquet(path) as file:
         rows: list[dict[str, Any]] = []
         counts: dict[tuple[str, str], int] = {}
-        file = pq.ParquetFile(source)
         for batch in file.iter_batches(_BATCH, columns=["class", *_PAIR], use_threads=False):
             for row in batch.to_pylist():
                 if rows and rows[0]["class"] != row["class"]:

@@ -10,13 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.report.numbers import plain
 from pipeline.report.unusable import reading
-from transforms.output import Output
-from transforms.output.files import open_file
+from transforms.output import Output, open_parquet
 from transforms.statistics import DATASET
 
 # So many images with another prediction are shown.
@@ -53,8 +51,7 @@ def read_comparison(output: Output) -> Comparison | None:
     path = output.file("comparison_classes.parquet")
     if not FileSystems.exists(path):
         return None
-    with reading(path), open_file(path) as source:
-        file = pq.ParquetFile(source)
+    with reading(path), open_parquet(path) as file:
         rows = file.read(["class", "class_name", *COUNTS, *NUMBERS], use_threads=False).to_pylist()
         told = (file.schema_arrow.metadata or {}).get(b"fullgrad.compared")
     rows.sort(key=lambda row: row["class"])
@@ -70,8 +67,8 @@ def _changed(output: Output) -> Iterator[dict[str, Any]]:
     path = output.file("comparison.parquet")
     if not FileSystems.exists(path):
         return
-    with reading(path), open_file(path) as source:
-        for batch in pq.ParquetFile(source).iter_batches(columns=[*_IMAGE, "changed"], use_threads=False):
+    with reading(path), open_parquet(path) as file:
+        for batch in file.iter_batches(columns=[*_IMAGE, "changed"], use_threads=False):
             yield from batch.filter(pc.field("changed")).to_pylist()
 
 

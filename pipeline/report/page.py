@@ -18,6 +18,7 @@ SCRIPTS = (
     "maps.js",
     "charts.js",
     "checked.js",
+    "clusters.js",
     "overview.js",
     "classes.js",
     "class.js",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.report.checked import Evidence, checks_value, class_checks_value
+from pipeline.report.clustered import ClassClusters, clusters_value
 from pipeline.report.compared import comparison_value
 from pipeline.report.numbers import CodedMap, half_width, plain, plain_list, small, wilson
 from pipeline.report.reading import ClassExamples, ClassTable, Example, FailureKind, Pair, Results
@@ -104,6 +105,7 @@ def class_value(
     sprite: Sprite | None,
     evidence: Evidence,
     evidence_sprite: Sprite | None,
+    clusters: ClassClusters,
 ) -> dict[str, Any]:
     """What the page of one class and of its examples shows; `row` is the class's row in `results.classes`."""
     classes = results.classes
@@ -123,6 +125,7 @@ def class_value(
         "examples": [_example(each) for each in examples.examples],
         "sprite": None if sprite is None else sprite.value(),
         "checks": class_checks_value((results.checks or {}).get(index), evidence, evidence_sprite),
+        "clusters": clusters_value(clusters),
     }
 
 

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.report.checked import read_checks
 from pipeline.report.compared import Comparison, read_comparison
 from pipeline.report.unusable import UnusableResults
 from transforms.filesystems import STORE_ERRORS
-from transforms.output import Output, read_table
-from transforms.output.files import open_file
+from transforms.output import DamagedOutput, Output, open_parquet, read_table
 from transforms.statistics import DATASET, FIGURES, QUANTILES
 from transforms.unit import Receipt
 
@@ -181,7 +179,7 @@ class ClassExamples:
 
     Attributes:
       examples: each image once.
-      kinds: the choices of each kind, first rank first.
+      kinds: the choices of each kind, first rank first; `cluster-0` and so on for the kind `cluster`.
     """
 
     class_index: int
@@ -229,6 +227,9 @@ def read_results(path: str) -> Results:
             raise UnusableResults(f"{path} is no output of a run: there is no run.json in it")
         if summary is None:
             raise UnusableResults(f"{path} has no summary.json: no run into it has ended yet; `fullgrad run` goes on")
+        if not isinstance(summary, dict) or "notable" not in summary:
+            path = output.file("summary.json")
+            raise UnusableResults(f"{path} is not as a run wrote it; the same fullgrad run into this output mends it")
         table = _read(output, "classes.parquet")
         if table is None:
             raise UnusableResults(f"{path} has no classes.parquet; `fullgrad run` with its configuration writes it")
@@ -251,6 +252,8 @@ def read_results(path: str) -> Results:
         raise
     except STORE_ERRORS as error:
         raise UnusableResults(f"{path} cannot be read: {error}") from error
+    except DamagedOutput as error:
+        raise UnusableResults(str(error)) from error
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise UnusableResults(f"{path} has files that no run of fullgrad wrote: {error}") from error
 
@@ -263,8 +266,7 @@ def read_examples(output: Output) -> Iterator[ClassExamples]:
     path = output.file("examples.parquet")
     if not FileSystems.exists(path):
         return
-    with open_file(path) as source:
-        file = pq.ParquetFile(source)
+    with open_parquet(path) as file:
         waiting: list[dict[str, Any]] = []
         for group in range(file.num_row_groups):
             for row in file.read_row_group(group, use_threads=False).to_pylist():
@@ -294,7 +296,7 @@ def _failures(output: Output) -> Iterator[FailureKind]:
     counts = sum((Counter(receipt.failures) for receipt in receipts), Counter[str]())
     looked_into = _units_with_all_kinds(receipts)
     with ThreadPoolExecutor(8) as pool:
-        parts = pool.map(lambda receipt: read_table(output.part("errors", receipt.unit)), looked_into)
+        parts = pool.map(lambda receipt: read_table(output.find_part("errors", receipt.unit)), looked_into)
         rows = [row for part in parts for row in part.to_pylist()]
     for error, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         examples = [row for row in rows if row["error"] == error][:_FAILURE_EXAMPLES]
@@ -325,7 +327,9 @@ def _class_examples(rows: Sequence[dict[str, Any]]) -> ClassExamples:
         number = numbers.setdefault((row["shard"], row["index"]), len(examples))
         if number == len(examples):
             examples.append(_example(row))
-        kinds.setdefault(row["kind"], []).append((row["rank"], Choice(number, row["score"])))
+        # Each cluster is a kind of its own.
+        kind = row["kind"] if row.get("cluster") is None else f"{row['kind']}-{row['cluster']}"
+        kinds.setdefault(kind, []).append((row["rank"], Choice(number, row["score"])))
     ordered = {
         kind: tuple(choice for _, choice in sorted(choices, key=lambda each: each[0]))
         for kind, choices in kinds.items()

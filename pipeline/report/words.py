@@ -131,6 +131,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.{digits}f}\u00a0%"
 
 
+def where(place: str) -> str:
+    """A place in words as part of a sentence: "at the bottom right", "along the border"."""
+    return place if place in _PHRASES else f"at the {place}"
+
+
 def findings(results: Results) -> list[Finding]:
     """What stands out, the most striking first: places that a class looks at, then classes taken for another."""
     return [*_places(results), *_mistaken(results.classes, results.pairs or ())]
@@ -144,14 +149,13 @@ def _places(results: Results) -> list[Finding]:
         index, place = notable["class_index"], notable["place"]
         name = class_label(index, notable["class_name"])
         own, others = percent(notable["mean"]), percent(notable["others"])
-        where = place if place in _PHRASES else f"at the {place}"
         if notable.get("effect") is None:
             sentence = (
-                f"{name}: {own} of its images have more of their evidence {where} than 99\u00a0% of the other classes' "
-                f"images; of other classes: {others}."
+                f"{name}: {own} of its images have more of their evidence {where(place)} than 99\u00a0% of the other "
+                f"classes' images; of other classes: {others}."
             )
         else:
-            sentence = f"{name}: {own} of its evidence lies {where}; other classes: {others}."
+            sentence = f"{name}: {own} of its evidence lies {where(place)}; other classes: {others}."
         found.append(
             Finding(
                 index,

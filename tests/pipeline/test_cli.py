@@ -20,6 +20,7 @@ from PIL import Image
 
 from pipeline.cli import main
 from pipeline.config import Config, schema_keys
+from pipeline.progress import LauncherAtWork, launcher_is_at_work
 from pipeline.run import launch, prepare
 from tests import shards
 from tests.samples import configuration, encoded_images, save_model
@@ -305,6 +306,32 @@ def test_the_status_of_a_run_that_was_interrupted(dataset: dict[str, Any], capsy
     output.delete(output.file("summary.json"))
     assert run("status", output.path) == 0
     assert rows(capsys)["state"] == "all units done, their statistics not yet merged"
+    launch(prepare(Config.from_dict(dataset)))
+    output.delete(output.file("classes.parquet"))
+    assert run("status", output.path) == 0
+    assert rows(capsys)["state"] == "all units done, their statistics not yet merged"
+    with LauncherAtWork(output):
+        deadline = time.monotonic() + 60
+        while not launcher_is_at_work(output):
+            assert time.monotonic() < deadline
+        assert run("status", output.path) == 0
+    assert rows(capsys)["state"] == "all units done, their statistics being merged"
+    assert run("status", output.path) == 0
+    assert rows(capsys)["state"] == "all units done, their statistics not yet merged"
+
+
+def test_a_run_whose_first_unit_has_not_begun_is_no_run_that_nobody_works_on(
+    dataset: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(_Stopped):
+        launch(prepare(Config.from_dict(dataset)), on_start=_stop)
+    output = Output(dataset["output"]["path"])
+    output.write_json(output.file("tmp", "x~launcher.alive"), json.dumps({"time": time.time() - 60}))
+    assert run("status", output.path) == 0
+    assert rows(capsys)["state"] == "begun, no unit under way yet"
+    output.write_json(output.file("tmp", "x~launcher.alive"), json.dumps({"time": time.time() - 600}))
+    assert run("status", output.path) == 0
+    assert rows(capsys)["state"] == "nobody at work on it"
 
 
 def test_the_status_of_a_run_that_goes_on(
@@ -322,7 +349,7 @@ def test_the_status_of_a_run_that_goes_on(
         return explain_batch(*arguments)
 
     monkeypatch.setattr(explainer, "explain_batch", slowly)
-    monkeypatch.setattr(explain, "_HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(explain, "_HEARTBEAT_SECONDS", 0.01)
     plan = prepare(Config.from_dict(value))
     thread = threading.Thread(target=launch, args=(plan,))
     thread.start()

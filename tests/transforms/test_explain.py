@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -267,11 +268,15 @@ def test_heartbeats_appear_and_vanish(tmp_path: pathlib.Path, monkeypatch: pytes
     seen: list[dict[str, Any]] = []
 
     def watched(*arguments: Any) -> Any:
-        if path.exists():
-            seen.append(json.loads(path.read_bytes()))
+        written = time.time()
+        while not seen or seen[-1]["time"] < written:  # the file is written also while the first batch is computed
+            assert time.time() < written + 60
+            with contextlib.suppress(FileNotFoundError):
+                seen.append(json.loads(path.read_bytes()))
+            time.sleep(0.01)
         return explain_batch(*arguments)
 
-    monkeypatch.setattr(explain, "_HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(explain, "_HEARTBEAT_SECONDS", 0.01)
     monkeypatch.setattr(explainer, "explain_batch", watched)
     before = time.time()
     run(plan)

@@ -94,6 +94,12 @@ class Explanation:
     after_term: np.ndarray
     layers: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        count, classes = self.logits.shape
+        size = " × ".join(str(side) for side in self.maps.shape[1:])
+        worst = f", completeness error at most {self.completeness_error.max():.1e}" if count and self.layers else ""
+        return f"<Explanation of {count} images: {classes} classes, maps {size}, {len(self.layers)} layers{worst}>"
+
     def split(self) -> list[Explanation]:
         """One explanation for each image; the arrays are views."""
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from transforms.fullgrad import rules, terms
+from transforms.fullgrad.arguments import model_given
 from transforms.fullgrad.channels import Cut
 from transforms.fullgrad.condensing import EarlyCondenser
 from transforms.fullgrad.flatten import CannotExpose, Program, Step, Value, flatten
@@ -51,6 +53,15 @@ class Exposed:
     classes: int
     compiled: dict[Any, Callable[..., Any]] = dataclasses.field(default_factory=dict, repr=False)
     agreements: list[Any] = dataclasses.field(default_factory=list, repr=False)
+
+    def __repr__(self) -> str:
+        kinds = collections.Counter(type(step.operation).__name__ for step in self.program.steps)
+        common = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+        shape = ", ".join("any" if size is None else str(size) for size in self.input_shape)
+        return (
+            f"<Exposed {self.model.name}: images [N, {shape}] → {self.classes} classes, ends in {self.ends_in}, "
+            f"{len(self.program.steps)} steps ({common}{', …' if len(kinds) > 5 else ''})>"
+        )
 
     @property
     def squashing(self) -> Literal["softmax", "sigmoid", "none"]:
@@ -143,19 +154,23 @@ class Exposed:
         return ops.convert_to_numpy(squash(logits))
 
 
-def expose(model: keras.Model, output: int | str | None = None) -> Exposed:
+def expose(model: keras.Model | Any, output: int | str | None = None) -> Exposed:
     """Prepares a classifier for `full_gradients`.
 
     Args:
       model: a built Keras model with one input [N, H, W, C] and, for each image, logits or probabilities [K]. Models
-        inside it, layers called several times, and subclassed models written with keras.ops are opened up.
+        inside it, layers called several times, and subclassed models written with keras.ops are opened up. Or the path
+        of a .keras or .h5 file of Keras 3, as text or a `pathlib.Path`.
       output: the index or name of an output, if the model has several.
 
     The weights are those that the model has when it is first explained. After a change, expose it again.
 
     Raises:
       CannotExpose: one sentence with the layer's name and the reason.
+      ValueError: the file cannot be loaded.
+      TypeError: it is neither a model nor a path.
     """
+    model = model_given(model)
     program = flatten(model, output)
     shape = program.output.shape
     if program.input.shape[-1] is None:

@@ -15,6 +15,7 @@ from keras import ops
 
 from transforms.fullgrad import condensing, maps
 from transforms.fullgrad.agreement import FirstBatch
+from transforms.fullgrad.arguments import images_given, targets_given
 from transforms.fullgrad.channels import Cut, channel_terms, find_cut
 from transforms.fullgrad.condensing import Condenser
 from transforms.fullgrad.contributions import (
@@ -27,7 +28,7 @@ from transforms.fullgrad.contributions import (
     total,
 )
 from transforms.fullgrad.explanation import Explanation, Options, explained_numbers, objective, resolve
-from transforms.fullgrad.expose import Exposed
+from transforms.fullgrad.expose import Exposed, expose
 from transforms.fullgrad.siblings import SIBLINGS, Compiled, Evidence, Sibling, compile_sibling
 from transforms.fullgrad.tensorflow import autodiff
 from transforms.fullgrad.tensorflow.autodiff import Tensor
@@ -36,8 +37,8 @@ from transforms.methods import NOISE_LEVEL, SAMPLES
 
 
 def full_gradients(
-    exposed: Exposed,
-    images: np.ndarray,
+    exposed: Exposed | Any,
+    images: Any,
     targets: np.ndarray | Sequence[int] | int | None = None,
     *,
     maps: str = "reference",
@@ -52,8 +53,9 @@ def full_gradients(
     """Explains images by FullGrad, with one forward and one backward pass a batch.
 
     Args:
-      exposed: from `expose`.
-      images: float32 [N, H, W, C], preprocessed for the model; any N ≥ 0.
+      exposed: from `expose`. A model, or a model file's path, is exposed first; do that once for several calls.
+      images: float32 [N, H, W, C], preprocessed for the model; any N ≥ 0. `arguments.images_given` says what else is
+        taken, and why pixels 0 … 255 are taken only if the model scales them itself.
       targets: the class to explain: one for each image [N], one for all, or None for the predicted class. A negative
         number −1 − r means the class with rank r among the logits: −1 the predicted class, −2 the runner-up.
       maps: `reference`, the authors' maps; `channelwise`, normalised channel by channel; or `signed`, whose sum is the
@@ -69,7 +71,9 @@ def full_gradients(
       jit: whether XLA compiles; None decides by `prefers_jit`.
 
     Raises:
-      ValueError: the images' shape is not the model's, a target is no class, or an option is unknown.
+      ValueError: the images' shape is not the model's, a value is not finite, a target is no class, or an option is
+        unknown.
+      TypeError: these are no images, or pixels whose scale is not known.
     """
     return explain(
         exposed,
@@ -87,8 +91,8 @@ def full_gradients(
 
 
 def explain(
-    exposed: Exposed,
-    images: np.ndarray,
+    exposed: Exposed | Any,
+    images: Any,
     targets: np.ndarray | Sequence[int] | int | None = None,
     *,
     method: str = "fullgrad",
@@ -135,7 +139,10 @@ def explain(
       ValueError: as `full_gradients`, or the method does not take an option.
       CannotExpose: the model does not have what the method needs.
     """
-    images = np.asarray(images, np.float32)
+    if not isinstance(exposed, Exposed):
+        exposed = expose(exposed)
+    layers = [type(step.operation).__name__ for step in exposed.program.steps]
+    images = images_given(images, exposed.input_shape, layers)
     options = Options(
         method=method,
         maps=maps,
@@ -149,8 +156,7 @@ def explain(
         seed=seed,
         jit=prefers_jit() if jit is None else jit,
     )
-    _check_images(exposed, images)
-    chosen = _check_targets(exposed, targets, len(images))
+    chosen = targets_given(targets, len(images), exposed.classes)
     size = batch_size or min(32, max(1, len(images)))
     parts = [
         explain_batch(exposed, images[i : i + size], chosen[i : i + size], options, size)
@@ -372,22 +378,3 @@ def prefers_jit() -> bool:
 
 def _sizes(exposed: Exposed, images: np.ndarray) -> tuple[int, ...]:
     return tuple(int(size) for size in images.shape[1:])
-
-
-def _check_images(exposed: Exposed, images: np.ndarray) -> None:
-    wanted = exposed.input_shape
-    if images.ndim != 4 or any(w not in (None, g) for w, g in zip(wanted, images.shape[1:], strict=False)):
-        shown = ", ".join("any" if size is None else str(size) for size in wanted)
-        raise ValueError(f"images must have the shape that the model takes, [N, {shown}], but have {images.shape}")
-
-
-def _check_targets(exposed: Exposed, targets: Any, count: int) -> np.ndarray:
-    chosen = np.broadcast_to(np.asarray(-1 if targets is None else targets), (count,))
-    if not np.issubdtype(chosen.dtype, np.integer) and chosen.size:
-        raise ValueError(f"targets must be class indices, but have dtype {chosen.dtype}")
-    if chosen.size and (chosen.max() >= exposed.classes or chosen.min() < -exposed.classes):
-        raise ValueError(
-            f"targets must lie in 0 … {exposed.classes - 1} (or −{exposed.classes} … −1 for ranks), but reach from "
-            f"{chosen.min()} to {chosen.max()}"
-        )
-    return chosen.astype(np.int32)

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from transforms.byte_names import from_text
 from transforms.output.codec import decode_map
-from transforms.output.files import open_file
+from transforms.output.parquet import open_parquet
 from transforms.output.store import Output
 from transforms.unit import Receipt
 
@@ -64,8 +63,8 @@ def find_rows(output: Output, ids: Sequence[str], *, limit: int | None = None) -
     wanted = list(dict.fromkeys(ids))
     found: dict[str, list[Place]] = {each: [] for each in wanted}
     with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
-        parts = [output.part("maps", receipt.unit) for receipt in receipts if receipt.rows]
-        for of_part in pool.map(lambda part: _places_of_ids(part, wanted), parts):
+        units = [receipt.unit for receipt in receipts if receipt.rows]
+        for of_part in pool.map(lambda unit: _places_of_ids(output.find_part("maps", unit), wanted), units):
             for each, place in of_part:
                 found[each].append(place)
     for each in wanted:
@@ -90,8 +89,7 @@ def _places_of_ids(part: str, wanted: Sequence[str]) -> list[tuple[str, Place]]:
     """Where in a part rows have one of the ids."""
     found = []
     values = pa.array(wanted, pa.string())
-    with open_file(part) as source:
-        file = pq.ParquetFile(source)
+    with open_parquet(part) as file:
         column = file.schema_arrow.names.index("image_id")
         for group in range(file.num_row_groups):
             statistics = file.metadata.row_group(group).column(column).statistics
@@ -118,9 +116,8 @@ def _places_of_index(output: Output, receipts: Sequence[Receipt], name: str) -> 
         if not (unit.shard.path == shard or unit.shard.path.endswith("/" + shard.lstrip("/"))) or not receipt.rows:
             continue
         if unit.start <= index and (unit.stop is None or index < unit.stop):
-            part = output.part("maps", unit)
-            with open_file(part) as source:
-                file = pq.ParquetFile(source)
+            part = output.find_part("maps", unit)
+            with open_parquet(part) as file:
                 for group in range(file.num_row_groups):
                     indices = file.read_row_group(group, ["index"], use_threads=False)["index"].to_numpy()
                     found += [Place(part, group, int(row)) for row in np.flatnonzero(indices == index)]
@@ -131,8 +128,7 @@ def _read(places: Sequence[Place]) -> list[dict[str, Any]]:
     """The rows at some places, in their order. Each row group is read once."""
     rows: dict[Place, dict[str, Any]] = {}
     for part in dict.fromkeys(place.part for place in places):
-        with open_file(part) as source:
-            file = pq.ParquetFile(source)
+        with open_parquet(part) as file:
             here = [place for place in places if place.part == part]
             for group in sorted({place.group for place in here}):
                 of_group = sorted({place for place in here if place.group == group}, key=lambda place: place.row)
@@ -146,8 +142,8 @@ def _ids(output: Output, receipts: Sequence[Receipt]) -> Iterator[str]:
     """All ids, as often as they have rows."""
     for receipt in receipts:
         if receipt.rows:
-            with open_file(output.part("maps", receipt.unit)) as source:
-                for batch in pq.ParquetFile(source).iter_batches(columns=["image_id"]):
+            with output.open_part("maps", receipt.unit) as file:
+                for batch in file.iter_batches(columns=["image_id"]):
                     yield from batch.column(0).to_pylist()
 
 

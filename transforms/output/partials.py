@@ -1,14 +1,17 @@
-"""Converts partial statistics to table rows and back, in blocks of classes."""
+"""Writes and reads partial statistics as table rows, in blocks of classes."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from transforms.output.parquet import CheckedSink
 from transforms.output.schemas import MOMENTS, PARTIALS
 from transforms.statistics import FIGURES, SHARES, ClassStatistics, Moments, Ranking, Sample
 
@@ -86,3 +89,42 @@ def _statistics_of(batch: pa.RecordBatch, i: int) -> tuple[int, ClassStatistics]
         largest_error=scalar("largest_error"),
         by_logit=Ranking(ends("top"), ends("bottom")),
     )
+
+
+def write_partials_to(sink: IO[bytes] | CheckedSink, classes: Mapping[int, ClassStatistics], schema: pa.Schema) -> None:
+    """Writes a Parquet file of partial statistics. Each block of classes has its own row groups."""
+    # Without dictionaries, and without the minimum and maximum of any column but `class`: nothing would use them.
+    with pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        use_dictionary=False,
+        write_statistics=["class"],
+        write_page_checksum=True,
+    ) as writer:
+        for _, block in itertools.groupby(sorted(classes), class_block):
+            writer.write_table(statistics_table({c: classes[c] for c in block}))
+
+
+def partials_in(file: pq.ParquetFile, block: int | None = None) -> Iterator[tuple[int, ClassStatistics]]:
+    """Yields the classes of a file and their partial statistics; `block` None stands for all blocks of classes."""
+    for group in range(file.num_row_groups):
+        classes = file.metadata.row_group(group).column(0).statistics
+        if block is None or class_block(classes.min) <= block <= class_block(classes.max):
+            # A thread per column would cost more than the reading.
+            for class_index, statistics in statistics_from_table(file.read_row_group(group, use_threads=False)):
+                if block is None or class_block(class_index) == block:
+                    yield class_index, statistics
+
+
+def blocks_in(file: pq.ParquetFile) -> list[int]:
+    """The blocks of classes for which a file has partial statistics."""
+    blocks: set[int] = set()
+    for group in range(file.num_row_groups):
+        classes = file.metadata.row_group(group).column(0).statistics
+        ends = {class_block(classes.min), class_block(classes.max)}
+        if len(ends) > 1:  # files of earlier versions
+            table = file.read_row_group(group, columns=["class"], use_threads=False)
+            ends = {class_block(c) for c in table["class"].to_pylist()}
+        blocks |= ends
+    return sorted(blocks)

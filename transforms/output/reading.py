@@ -8,18 +8,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from transforms.output.codec import decode_map
-from transforms.output.files import open_file
+from transforms.output.parquet import open_parquet
 from transforms.output.schemas import MAP_COLUMNS, MAPS
 from transforms.output.store import Output
 
 
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a Parquet file as a table; `columns` None stands for all columns."""
-    with open_file(path) as source:
-        return pq.ParquetFile(source).read(list(columns) if columns else None, use_threads=False)
+    """Reads a Parquet file as a table; `columns` None stands for all columns.
+
+    Raises:
+      DamagedOutput: the file is not as it was written.
+    """
+    with open_parquet(path) as file:
+        return file.read(list(columns) if columns else None, use_threads=False)
 
 
 def read_maps(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -37,6 +40,7 @@ def read_maps(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[
     Raises:
       FileNotFoundError: the folder has no receipts.
       ValueError: there is no such column; the message gives the nearest name.
+      DamagedOutput: a receipt or a part is missing or not as it was written; the message names it.
     """
     output = Output(path)
     receipts = output.read_receipts()
@@ -52,8 +56,8 @@ def read_maps(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[
     if wanted is not None and "map" in wanted:
         stored = [*wanted, *(name for name in MAP_COLUMNS if name not in wanted)]
     for receipt in receipts:
-        with open_file(output.part("maps", receipt.unit)) as source:
-            for batch in pq.ParquetFile(source).iter_batches(batch_size=64, columns=stored):
+        with output.open_part("maps", receipt.unit) as file:
+            for batch in file.iter_batches(batch_size=64, columns=stored):
                 for row in batch.to_pylist():
                     if "map" in row:
                         row["map"] = decode_map(row)

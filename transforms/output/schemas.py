@@ -7,7 +7,7 @@ import dataclasses
 import pyarrow as pa
 
 from transforms.output.hugging_face import IMAGE
-from transforms.statistics import FIGURES, QUANTILES, Moments
+from transforms.statistics import FIGURE_COLUMNS, FIGURES, Moments
 
 SCHEMA_VERSION = "3"
 _FLOATS = pa.list_(pa.float32())
@@ -64,11 +64,48 @@ EXAMPLES = pa.schema(
         ("class", pa.int32()),
         ("class_name", pa.string()),
         ("kind", pa.string()),
+        ("cluster", pa.int32()),
         ("rank", pa.int32()),
         ("score", pa.float32()),
         *(field for field in MAPS if field.name not in _NOT_IN_EXAMPLES),
         ("similarity", pa.float32()),
         ("image", IMAGE),
+    ]
+)
+
+CLUSTERS = pa.schema(
+    [
+        ("class", pa.int32()),
+        ("class_name", pa.string()),
+        ("view", pa.string()),
+        ("cluster", pa.int32()),
+        ("size", pa.int32()),
+        ("share", pa.float64()),
+        ("labelled", pa.int32()),
+        ("correct", pa.int32()),
+        ("accuracy", pa.float64()),
+        ("separation", pa.float64()),
+        ("silhouette", pa.float64()),
+        ("peak", pa.string()),
+        ("cells", pa.list_(pa.int32())),
+        ("peak_share", pa.float64()),
+        ("peak_others", pa.float64()),
+        ("mean_map", _FLOATS),
+        ("typical_ids", _STRINGS),
+        ("typical_shards", _STRINGS),
+        ("typical_indices", pa.list_(pa.int64())),
+    ]
+)
+
+CLUSTER_MEMBERS = pa.schema(
+    [
+        ("class", pa.int32()),
+        ("view", pa.string()),
+        ("cluster", pa.int32()),
+        ("image_id", pa.string()),
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("closeness", pa.float32()),
     ]
 )
 
@@ -130,13 +167,12 @@ CLASSES = pa.schema(
         ("images", pa.int64()),
         ("labelled", pa.int64()),
         ("correct", pa.int64()),
-        ("mean_logit", pa.float64()),
-        ("mean_probability", pa.float64()),
+        *((f"mean_{name}{end}", pa.float64()) for name in ("logit", "probability") for end in ("", "_low", "_high")),
         ("mean_map", _FLOATS),
         ("std_map", _FLOATS),
         ("contrast_map", _FLOATS),
         ("wrong_map", _FLOATS),
-        *((f"{name}_{what}", pa.float64()) for name in FIGURES for what in ("mean", "std", *QUANTILES)),
+        *((f"{name}_{what}", pa.float64()) for name in FIGURES for what in FIGURE_COLUMNS),
         ("similarity", pa.float64()),
         ("border_mass_z", pa.float64()),
         ("corner_mass_z", pa.float64()),

@@ -9,11 +9,12 @@ import numpy as np
 
 from transforms.probing.places import Box, Grid, in_words, inside, ring
 
-# `place`: a window. `edge`: a band along one edge. `border`: all four edges. `surroundings`: all but the middle.
-# `look`: wherever the evidence was found in an image.
-Kind: TypeAlias = Literal["place", "edge", "border", "surroundings", "look"]
+# `place`: a window. `part`: a window outside the middle, for what only some images have. `edge`: a band along one edge.
+# `border`: all four edges. `surroundings`: all but the middle. `look`: wherever the evidence was found in an image.
+Kind: TypeAlias = Literal["place", "part", "edge", "border", "surroundings", "look"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+RARELY = 0.05  # the share of other classes' images that may lose as much
 BORDER = 1 / 10  # of the side, as `border_mass` counts it
 SURROUNDINGS = 1 / 4
 
@@ -45,27 +46,49 @@ class Finding:
         return self.place == "centre"
 
 
-def located_findings(class_index: int, drops: np.ndarray, grid: Grid) -> tuple[Finding, ...]:
+def located_findings(class_index: int, drops: np.ndarray, others: np.ndarray, grid: Grid) -> tuple[Finding, ...]:
     """The findings of a class whose evidence was located: one of each kind.
 
     All classes get the same ones, the innocent ones too. They are what the others are compared with.
 
     Args:
       class_index: the class.
-      drops: float32 [n, P], what covering each window costs in n images.
+      drops: float32 [n, P], what covering each window costs in n images of the class.
+      others: float32 [m, P], the same in images of the other classes, of which there may be none.
       grid: the windows.
     """
     mean = drops.mean(axis=0, dtype=np.float64)
-    peak = grid.boxes[int(mean.argmax())]
-    elsewhere = tuple((box,) for box in grid.boxes if not box.overlaps(peak))
+    peak, part = grid.boxes[int(mean.argmax())], grid.boxes[part_window(drops, others, grid)]
     whole, margin, middle = grid.whole, inside(grid, BORDER), inside(grid, SURROUNDINGS)
     return (
-        Finding(class_index, "place", in_words(peak, grid.height, grid.width), (peak,), elsewhere),
+        _window(class_index, "place", peak, grid),
+        _window(class_index, "part", part, grid),
         _edge(class_index, mean.reshape(grid.shape), grid),
         Finding(class_index, "border", "border", ring(whole, margin), (ring(margin, inside(grid, 2 * BORDER)),)),
         Finding(class_index, "surroundings", "surroundings", ring(whole, middle), ((middle,),)),
         Finding(class_index, "look", None, (), ()),
     )
+
+
+def _window(class_index: int, kind: Kind, box: Box, grid: Grid) -> Finding:
+    """A window; its controls are all windows beside it."""
+    elsewhere = tuple((other,) for other in grid.boxes if not other.overlaps(box))
+    return Finding(class_index, kind, in_words(box, grid.height, grid.width), (box,), elsewhere)
+
+
+def part_window(drops: np.ndarray, others: np.ndarray, grid: Grid) -> int:
+    """The window outside the middle whose covering costs most images of the class more than other classes' images.
+
+    The mean over a class hardly shows what a third of its images have. So images are counted: those that lose more than
+    nearly all images (`RARELY`) of other classes lose by the same. In the middle are the objects. If several windows
+    have as many, or there are no other images, the mean decides.
+
+    Args:
+      drops, others: as in `located_findings`.
+    """
+    outside = np.asarray([in_words(box, grid.height, grid.width) != "centre" for box in grid.boxes])
+    count = (drops > np.quantile(others, 1 - RARELY, axis=0)).sum(axis=0) if len(others) else np.zeros(len(grid))
+    return int(np.lexsort((drops.mean(axis=0), count, outside))[-1])
 
 
 def _edge(class_index: int, mean: np.ndarray, grid: Grid) -> Finding:

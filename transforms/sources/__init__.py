@@ -1,6 +1,7 @@
 """Finds and reads image shards. Each format has its own module; `base` has what they share."""
 
 from transforms.sources.base import DamagedShard, Fields, Found, Record, Source, UnreadableInput
+from transforms.sources.content import content_hash
 from transforms.sources.find import find_shards
 from transforms.sources.folder import FolderSource
 from transforms.sources.ids import with_distinct_names
@@ -21,6 +22,7 @@ __all__ = [
     "Record",
     "Source",
     "UnreadableInput",
+    "content_hash",
     "contradictions",
     "find_shards",
     "names_in_data",

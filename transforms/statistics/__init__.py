@@ -17,8 +17,17 @@ from transforms.statistics.accumulators import (
     sample_key,
     shares_in_cells,
 )
-from transforms.statistics.candidates import EXAMPLES_OF_KIND, KINDS, SCORES, Candidates, MergeCandidates
+from transforms.statistics.candidates import (
+    CLUSTER,
+    EXAMPLES_OF_KIND,
+    KINDS,
+    NAMES,
+    SCORES,
+    Candidates,
+    MergeCandidates,
+)
 from transforms.statistics.classes import (
+    FIGURE_COLUMNS,
     QUANTILES,
     SUSPICIOUS,
     Digest,
@@ -27,26 +36,34 @@ from transforms.statistics.classes import (
     cosine,
     z_score,
 )
+from transforms.statistics.clusters import LEAST_IMAGES as LEAST_IMAGES_OF_CLUSTERS
+from transforms.statistics.clusters import VIEWS, Clusters, Peak, find_clusters, peak_of, view_rows
 from transforms.statistics.figures import COARSE, FIGURES, map_figures, resample, unit_mass
 from transforms.statistics.repeats import IdCounts, MergeIdCounts
 from transforms.statistics.standout import Standout, standouts
 from transforms.statistics.tails import Exceeding, MergeExceeding, exceeding, limits_of, part_standouts
 
 __all__ = [
+    "CLUSTER",
     "COARSE",
     "DATASET",
     "EXAMPLES_OF_KIND",
     "EXTREMES",
     "FIGURES",
+    "FIGURE_COLUMNS",
     "KINDS",
+    "LEAST_IMAGES_OF_CLUSTERS",
+    "NAMES",
     "QUANTILES",
     "SAMPLE_OF_CLASS",
     "SAMPLE_OF_DATASET",
     "SCORES",
     "SHARES",
     "SUSPICIOUS",
+    "VIEWS",
     "Candidates",
     "ClassStatistics",
+    "Clusters",
     "Digest",
     "Exceeding",
     "IdCounts",
@@ -57,6 +74,7 @@ __all__ = [
     "MergeRankings",
     "Moments",
     "PartialStatistics",
+    "Peak",
     "Ranking",
     "Sample",
     "Standout",
@@ -64,14 +82,17 @@ __all__ = [
     "confusion_rows",
     "cosine",
     "exceeding",
+    "find_clusters",
     "limits_of",
     "map_figures",
     "merged",
     "part_standouts",
+    "peak_of",
     "resample",
     "sample_key",
     "shares_in_cells",
     "standouts",
     "unit_mass",
+    "view_rows",
     "z_score",
 ]

@@ -48,15 +48,22 @@ KINDS = tuple(
     )
 )
 
+# The kind of what clusters show, in place of the number of a kind in `KINDS`. It is ranked by the closeness to the
+# cluster's centre, and each cluster of a class has ranks of its own.
+CLUSTER = len(KINDS)
+NAMES = (*(kind.name for kind in KINDS), "cluster")
+
 # The columns of maps that the kinds need, beside the similarity.
 SCORES = tuple(sorted({kind.score for kind in KINDS} - {"similarity"}))
 
-# A candidate: the explained class, the number of the kind in `KINDS`, what it is ranked by, the similarity of its map
-# to its class's mean map, the number of its unit, and the image's index in the shard.
+# A candidate: the explained class, the number of the kind in `NAMES`, its cluster (−1 for other kinds), what it is
+# ranked by, the similarity of its map to its class's mean map, the number of its unit, and the image's index in the
+# shard.
 ROW = np.dtype(
     [
         ("class", np.int32),
         ("kind", np.uint8),
+        ("cluster", np.int32),
         ("score", np.float32),
         ("similarity", np.float32),
         ("unit", np.int32),
@@ -67,7 +74,7 @@ ROW = np.dtype(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Candidates:
-    """Rows that may become examples, in the order of class, kind and rank; at most `EXAMPLES_OF_KIND` of each kind.
+    """Rows that may become examples, in the order of class, kind, cluster and rank; at most `EXAMPLES_OF_KIND` of each.
 
     Attributes:
       units: the units that the rows belong to, by shard and first record.
@@ -102,6 +109,7 @@ class Candidates:
             rows = np.zeros(len(chosen), ROW)
             rows["class"], rows["kind"], rows["score"] = targets[chosen], number, score[chosen]
             rows["similarity"], rows["index"] = scores["similarity"][chosen], index[chosen]
+            rows["cluster"] = -1
             parts.append(rows)
         return cls((unit,), _first(np.concatenate(parts)))
 
@@ -126,25 +134,29 @@ class Candidates:
         return Candidates(self.units, self.rows[rows])
 
     def ranks(self) -> np.ndarray:
-        """Each row's rank among those of its class and kind, from 1: int32 [n]."""
+        """Each row's rank among those of its class, kind and cluster, from 1: int32 [n]."""
         return (_places(self.rows) + 1).astype(np.int32)
 
 
-_HIGHEST = np.asarray([kind.highest for kind in KINDS])
+_HIGHEST = np.asarray([*(kind.highest for kind in KINDS), True])
+
+
+# The fields of `ROW` that rows are ranked within.
+_GROUP = ("class", "kind", "cluster")
 
 
 def _first(rows: np.ndarray) -> np.ndarray:
-    """The first `EXAMPLES_OF_KIND` rows of each class and kind, in order. Ties are ordered by shard and index."""
+    """The first `EXAMPLES_OF_KIND` rows of each class, kind and cluster, in order. Ties go by shard and index."""
     key = np.where(_HIGHEST[rows["kind"]], -rows["score"], rows["score"])
-    rows = rows[np.lexsort((rows["index"], rows["unit"], key, rows["kind"], rows["class"]))]
+    rows = rows[np.lexsort((rows["index"], rows["unit"], key, *(rows[name] for name in reversed(_GROUP))))]
     return rows[_places(rows) < EXAMPLES_OF_KIND]
 
 
 def _places(rows: np.ndarray) -> np.ndarray:
-    """The number of rows of the same class and kind before each row. These rows must be adjacent."""
+    """The number of rows of the same class, kind and cluster before each row. These rows must be adjacent."""
     if not len(rows):
         return np.zeros(0, np.int64)
-    new = np.concatenate([[True], (np.diff(rows["class"]) != 0) | (rows["kind"][1:] != rows["kind"][:-1])])
+    new = np.concatenate([[True], np.any([rows[name][1:] != rows[name][:-1] for name in _GROUP], axis=0)])
     starts = np.flatnonzero(new)
     return np.arange(len(rows)) - np.repeat(starts, np.diff([*starts, len(rows)]))
 

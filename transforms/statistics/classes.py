@@ -10,9 +10,19 @@ from typing import Any
 import numpy as np
 
 from transforms.statistics.accumulators import DATASET, ClassStatistics, Moments, Ranking, Sample
+from transforms.statistics.effects import mean_interval, quantile_ranks
 from transforms.statistics.figures import FIGURES
 
 QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
+
+# What is known of each figure of a class: mean and standard deviation, quantiles, and the ends of the 95 % intervals of
+# the mean and of the quantiles.
+FIGURE_COLUMNS = (
+    "mean",
+    "std",
+    *QUANTILES,
+    *(f"{what}_{end}" for what in ("mean", *QUANTILES) for end in ("low", "high")),
+)
 
 # The figures that reveal shortcuts: the object is seldom in a corner or along the border.
 SUSPICIOUS = ("border_mass", "corner_mass")
@@ -33,6 +43,7 @@ class Digest:
       map: float64 [grid, grid], the mean map. Only for the dataset; None for a class.
       errors: float64 [n], the sample's completeness errors without NaN. Only for the dataset; None for a class.
       largest_error: the largest completeness error; 0 if there are none.
+      last_key: the largest key in the class's sample: the maps with smaller keys are in the sample, and it itself.
     """
 
     class_index: int
@@ -47,6 +58,7 @@ class Digest:
     map: np.ndarray | None
     errors: np.ndarray | None
     largest_error: float
+    last_key: int = 0
 
     @classmethod
     def of(cls, class_index: int, statistics: ClassStatistics) -> Digest:
@@ -65,6 +77,7 @@ class Digest:
             map=statistics.map.mean if whole else None,
             errors=_completeness_errors(statistics) if whole else None,
             largest_error=statistics.largest_error,
+            last_key=int(statistics.sample.keys.max(initial=0)),
         )
 
 
@@ -130,10 +143,8 @@ def class_row(
         "images": statistics.logit.count,
         "labelled": statistics.labelled,
         "correct": statistics.correct,
-        "mean_logit": float(statistics.logit.mean)
-        if isfinite(statistics.logit.mean) and statistics.logit.count
-        else None,
-        "mean_probability": float(statistics.probability.mean) if statistics.probability.count else None,
+        **_mean_columns("mean_logit", statistics.logit),
+        **_mean_columns("mean_probability", statistics.probability),
         "mean_map": mean_map.ravel() if has_maps else None,
         "std_map": statistics.map.std().ravel() if has_maps else None,
         "contrast_map": None,
@@ -162,14 +173,32 @@ def _completeness_errors(statistics: ClassStatistics) -> np.ndarray:
     return errors[~np.isnan(errors)]
 
 
+def _mean_columns(name: str, moments: Moments) -> dict[str, float | None]:
+    """A mean and the ends of its 95 % interval; None where there are too few values, or none."""
+    low, high = mean_interval(moments)
+    mean = moments.mean if moments.count else np.nan
+    return {name: _known(mean), f"{name}_low": _known(low), f"{name}_high": _known(high)}
+
+
+def _known(value: Any) -> float | None:
+    return float(value) if isfinite(value) else None
+
+
 def _figure_columns(statistics: ClassStatistics) -> dict[str, float | None]:
     columns: dict[str, float | None] = {}
     std = statistics.figures.std()
     rows = statistics.sample.rows[:, : len(FIGURES)].astype(np.float64)
     rows = rows[np.isfinite(rows).all(axis=1)]  # as for the means: a map without mass has no figures
+    lows, highs = mean_interval(statistics.figures)
+    ordered = np.sort(rows, axis=0)
+    ends = {what: quantile_ranks(len(rows), q) for what, q in QUANTILES.items()}
+    quantiles = np.quantile(ordered, list(QUANTILES.values()), axis=0) if len(rows) else None
     for i, name in enumerate(FIGURES):
         columns[f"{name}_mean"] = float(statistics.figures.mean[i]) if statistics.figures.count else None
         columns[f"{name}_std"] = float(std[i]) if statistics.figures.count else None
-        for what, q in QUANTILES.items():
-            columns[f"{name}_{what}"] = float(np.quantile(rows[:, i], q)) if len(rows) else None
+        columns[f"{name}_mean_low"], columns[f"{name}_mean_high"] = _known(lows[i]), _known(highs[i])
+        for j, what in enumerate(QUANTILES):
+            columns[f"{name}_{what}"] = None if quantiles is None else float(quantiles[j, i])
+            for end, rank in zip(("low", "high"), ends[what] or (None, None), strict=True):
+                columns[f"{name}_{what}_{end}"] = None if rank is None else float(ordered[rank, i])
     return columns

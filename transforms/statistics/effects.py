@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -122,9 +123,21 @@ def quantile_interval(values: np.ndarray, quantile: float, level: float = 0.95) 
     distribution (Conover 1999, section 3.2); a bootstrap of the sample comes to the same with more work. NaN if the
     sample is too small for the quantile.
     """
-    ordered = np.sort(values)
-    below, above = stats.binom.ppf(((1 - level) / 2, (1 + level) / 2), len(ordered), quantile)
-    low, high = int(below) - 1, int(above)
-    if low < 0 or high >= len(ordered):
+    ranks = quantile_ranks(len(values), quantile, level)
+    if ranks is None:
         return float("nan"), float("nan")
-    return float(ordered[low]), float(ordered[high])
+    ordered = np.sort(values)
+    return float(ordered[ranks[0]]), float(ordered[ranks[1]])
+
+
+@functools.lru_cache(maxsize=4096)
+def quantile_ranks(count: int, quantile: float, level: float = 0.95) -> tuple[int, int] | None:
+    """The places, from 0, in an ordered sample of `count` values of the two ends of `quantile_interval`.
+
+    None if the sample is too small.
+    """
+    if not count:
+        return None
+    below, above = stats.binom.ppf(((1 - level) / 2, (1 + level) / 2), count, quantile)
+    low, high = int(below) - 1, int(above)
+    return None if low < 0 or high >= count else (low, high)

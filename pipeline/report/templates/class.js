@@ -137,16 +137,20 @@ function figureTable(row, loaded) {
 function examples(index, name, loaded) {
   const { kinds } = fullgrad.results;
   const present = kinds.filter((kind) => loaded.data.kinds[kind.name]?.length);
-  if (!present.length) return null;
+  if (!present.length) return clusterSection(index, name, loaded);
+  const clusters = el("div");
   const sections = el("div");
   const draw = () => {
+    clusters.replaceChildren(...[clusterSection(index, name, loaded)].flat(Infinity).filter(Boolean));
     const makers = present.map((kind) => () => kindSection(index, name, loaded, kind));
     // Back from an image, its card takes the focus, so all are needed now.
     fillInSteps(sections, makers, current.view === "image" ? makers.length : 2);
-    applyDisplay(sections);
+    applyDisplay(all);
   };
+  const all = el("div");
+  all.append(clusters, el("h2", {}, "Examples"), displayControls(all, draw), sections);
   draw();
-  return [el("h2", {}, "Examples"), displayControls(sections, draw), sections];
+  return all;
 }
 
 function kindSection(index, name, loaded, kind) {

@@ -159,4 +159,4 @@ def test_the_report_shows_a_check_first_with_its_pictures(outputs: Outputs, tmp_
     )
     page = class_of(tmp_path / "page", 0)["checks"]
     assert {pair["kind"] for pair in page["pairs"]} == {"covered", "pasted", "evidence"}
-    assert len(page["findings"]) == 5
+    assert len(page["findings"]) == 6

@@ -34,6 +34,7 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
             "images_per_unit": "auto",
             "record_mib": 256,
             "decoding_mib": 1024,
+            "changed": "refuse",
         },
         "model": {
             "path": "m.keras",
@@ -62,7 +63,7 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
             "batch_size": "auto",
             "jit": "auto",
         },
-        "output": {"path": "out", "map_size": None, "map_dtype": "float16", "grid": 56, "images": 96},
+        "output": {"path": "out", "map_size": None, "map_dtype": "float16", "grid": 56, "images": 96, "clusters": "on"},
         "errors": {"max_fraction": 0.01},
         "runner": {"name": "direct", "options": {}, "accelerator": None},
         "report": "off",
@@ -88,7 +89,9 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
         ("explain={method: input_x_gradient, maps: signed}", "explain.maps", "signed"),
         ("input.fields.label=class", "input.fields.label", "class"),
         ('input.fields.label=""', "input.fields.label", ""),
-        ("input.fields.label=", "input.fields.label", None),
+        ("input.fields.label=", "input.fields.label", ""),
+        ("input.fields.label=null", "input.fields.label", None),
+        ("input.fields.id=", "input.fields.id", None),
         ("input.shards=[a, b]", "input.shards", ["a", "b"]),
         ("input.shards=*.tar", "input.shards", ["*.tar"]),
         ("input.shards=gs://bucket/a=1/*.tfrecord", "input.shards", ["gs://bucket/a=1/*.tfrecord"]),
@@ -168,7 +171,7 @@ def test_targets_are_parsed_and_know_how_many_they_are(setting, targets, per_ima
     assert targets.per_image == per_image
 
 
-names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
 whole = st.integers(1, 10_000)
 size = st.none() | whole | st.tuples(whole, whole).map(list)
 numbers = st.floats(-1e6, 1e6)
@@ -209,6 +212,7 @@ configs = st.fixed_dictionaries(
                 "images_per_unit": st.just("auto") | whole,
                 "record_mib": whole,
                 "decoding_mib": whole,
+                "changed": st.sampled_from(["refuse", "recompute", "adopt"]),
             },
         ),
         "model": st.fixed_dictionaries({"path": names}, optional=model_options)
@@ -220,6 +224,7 @@ configs = st.fixed_dictionaries(
                 "map_dtype": st.sampled_from(["float16", "float32", "uint8", "none"]),
                 "grid": st.integers(4, 512),
                 "images": st.none() | st.integers(8, 4096),
+                "clusters": st.sampled_from(["on", "off"]),
             },
         ),
     },
@@ -278,6 +283,7 @@ def test_a_configuration_survives_plain_values_and_json(value):
         "input.limit=5",
         "input.images_per_unit=5",
         "output.path=elsewhere",
+        "output.clusters=off",
         "model.path=other.keras",  # its content does, which the launcher adds
         "model.class_names=names.txt",
         "model.trust=true",

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.made_output import Made, make_output
 from pipeline.report import build_report
-from tests.pipeline.report.sections import add_check, add_comparison
+from tests.pipeline.report.sections import add_check, add_clusters, add_comparison
 
 NAMES = ("octagon", "circle", "<script>alert(1)</script>", "square", "star", 'tri & "angle"\u2028')
 IDS = '{name} "x" & <i>{index}</i>.png'
@@ -26,10 +26,11 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def tested(output: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The output with a check and a comparison, and its report."""
+    """The output with a check, clusters and a comparison, and its report."""
     path = tmp_path_factory.mktemp("tested") / "output"
     shutil.copytree(output, path, ignore=shutil.ignore_patterns("report"))
     add_check(path, NAMES)
+    add_clusters(path, NAMES)
     add_comparison(path, NAMES)
     build_report(str(path))
     return path

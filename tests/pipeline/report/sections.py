@@ -1,4 +1,4 @@
-"""Writes a made-up check and a made-up comparison into an output, as `fullgrad check` and `fullgrad compare` do."""
+"""Writes made-up checks, clusters and comparisons into an output, as the commands do."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline.checks.schemas import CHECKS, EVIDENCE
 from pipeline.comparison.schemas import COMPARED_CLASSES, COMPARISON
+from transforms.output import CLUSTERS, EXAMPLES
 
 KINDS = ("place", "edge", "border", "surroundings", "look")
 PLACES = {"place": "bottom right", "edge": "right edge", "border": "border", "surroundings": "surroundings"}
@@ -91,6 +92,45 @@ def _picture(level: int, side: int) -> bytes:
     sink = io.BytesIO()
     Image.new("RGB", (side, side), (level % 256, 128, 60)).save(sink, "PNG")
     return sink.getvalue()
+
+
+def add_clusters(output: pathlib.Path, names: Sequence[str], seed: int = 0) -> None:
+    """Adds `clusters.parquet`, and the kind `cluster` to `examples.parquet`: all classes but the last have clusters."""
+    random = np.random.default_rng(seed)
+    corner = [y * 14 + x for y in (11, 12) for x in (11, 12, 13)]
+    rows = [
+        {
+            "class": k,
+            "class_name": names[k],
+            "view": view,
+            "cluster": cluster,
+            "size": (31, 9)[cluster],
+            "share": (0.775, 0.225)[cluster],
+            "labelled": (30, 0)[cluster],
+            "correct": (30 - k, 0)[cluster],
+            "accuracy": (1 - k / 30, None)[cluster],
+            "separation": float(random.random()),
+            "silhouette": float(random.random()),
+            "peak": (None, "bottom right")[cluster],
+            "cells": ([], corner)[cluster],
+            "peak_share": (None, float(random.uniform(0.3, 0.6)))[cluster],
+            "peak_others": (None, float(random.uniform(0.01, 0.1)))[cluster],
+            "mean_map": random.random(196, np.float32),
+        }
+        for k in range(len(names) - 1)
+        for view in ("channels", "maps")
+        for cluster in (0, 1)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, CLUSTERS), output / "clusters.parquet", row_group_size=3)
+    table = pq.read_table(output / "examples.parquet")
+    examples = table.to_pylist()
+    examples += [
+        {**row, "kind": "cluster", "cluster": ("typical", "unusual").index(row["kind"]), "score": random.random()}
+        for row in examples
+        if row["kind"] in ("typical", "unusual") and row["class"] < len(names) - 1
+    ]
+    examples.sort(key=lambda row: (row["class"], row["kind"], row["cluster"] or 0, row["rank"]))
+    pq.write_table(pa.Table.from_pylist(examples, EXAMPLES), output / "examples.parquet", row_group_size=50)
 
 
 def add_comparison(output: pathlib.Path, names: Sequence[str], seed: int = 0) -> None:

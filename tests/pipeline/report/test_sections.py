@@ -1,4 +1,4 @@
-"""A check and a comparison in the report: the numbers of their Parquet files, and nothing without the files."""
+"""A check, clusters and a comparison in the report: the numbers of their files, and nothing without these."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from PIL import Image
 from pipeline.report import UnusableResults, build_report
 from pipeline.report.checked import NUMBERS
 from pipeline.report.compared import COUNTS, MEANS
+from pipeline.report.words import percent
 from tests.pipeline.report.conftest import NAMES
-from tests.pipeline.report.data import class_of, index_of
+from tests.pipeline.report.data import class_of, index_of, map_of
 from tests.pipeline.report.sections import SIDES
 from tests.pipeline.report.test_numbers import query, same
 
@@ -46,6 +47,45 @@ def test_a_classs_checks_equal_checks_parquet(tested: pathlib.Path, number: int)
         assert list(finding) == [*words, *NUMBERS]
         assert [finding[name] for name in words] == list(row[: len(words)])
         same([finding[name] for name in NUMBERS], row[len(words) :])
+
+
+@pytest.mark.parametrize("number", range(len(NAMES)))
+def test_a_classs_clusters_equal_clusters_parquet_and_their_examples(tested: pathlib.Path, number: int) -> None:
+    page = class_of(tested / "report", number)
+    if number == len(NAMES) - 1:
+        assert page["clusters"] is None
+        return
+    rows = query(
+        tested,
+        "SELECT view, cluster, size, share, labelled, accuracy, peak, cells, mean_map, peak_share, peak_others "
+        f"FROM '$/clusters.parquet' WHERE class = {number} ORDER BY view, cluster",
+    )
+    shown = [(view["view"], each) for view in page["clusters"] for each in view["clusters"]]
+    assert [view["view"] for view in page["clusters"]] == ["channels", "maps"]
+    assert len(rows) == len(shown) == 4
+    for (view, each), row in zip(shown, rows, strict=True):
+        assert (view, each["cluster"], each["size"]) == row[:3]
+        assert (each["labelled"], each["peak"], each["cells"]) == (row[4], row[6], row[7])
+        same([each["share"], each["accuracy"]], [row[3], row[5]])
+        values, half_step = map_of(each["map"])
+        assert np.abs(values.ravel() - row[8]).max() < half_step * 1.01
+        if row[6] is None:
+            assert each["sentence"] == "78\u00a0% of this class: their evidence lies where that of the others does."
+        else:
+            assert each["sentence"].startswith(
+                "22\u00a0% of this class have more of their evidence at the bottom right: "
+            )
+            assert each["sentence"].endswith(f": {percent(row[9])} of it; the others {percent(row[10])}.")
+    for cluster in (0, 1):
+        examples = query(
+            tested,
+            "SELECT shard, \"index\", score FROM '$/examples.parquet' "
+            f"WHERE class = {number} AND kind = 'cluster' AND cluster = {cluster} ORDER BY rank",
+        )
+        choices = page["kinds"][f"cluster-{cluster}"]
+        places = [(page["examples"][at]["shard"], page["examples"][at]["index"]) for at, _ in choices]
+        assert places == [row[:2] for row in examples]
+        same([score for _, score in choices], [row[2] for row in examples])
 
 
 def test_a_classs_pictures_are_those_of_evidence_parquet(tested: pathlib.Path) -> None:
@@ -136,10 +176,8 @@ def test_a_check_without_pictures_still_has_its_numbers(tested: pathlib.Path, tm
     assert (len(checks["findings"]), checks["pairs"], checks["sprite"]) == (5, [], None)
 
 
-@pytest.mark.parametrize("name", ["checks", "evidence", "comparison", "comparison_classes"])
-def test_a_damaged_file_of_a_check_or_comparison_is_named(
-    tested: pathlib.Path, tmp_path: pathlib.Path, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["checks", "evidence", "clusters", "comparison", "comparison_classes"])
+def test_a_damaged_file_of_a_section_is_named(tested: pathlib.Path, tmp_path: pathlib.Path, name: str) -> None:
     copied = pathlib.Path(shutil.copytree(tested, tmp_path / "copied", ignore=shutil.ignore_patterns("report")))
     (copied / f"{name}.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UnusableResults, match=rf"{name}\.parquet cannot be read"):

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from tests.transforms.output.samples import commit, map_rows, unit
-from transforms.output import Output, UnknownId, find_rows
+from transforms.output import DamagedOutput, Output, UnknownId, find_rows
 
 
 def found(output: Output, *ids: str) -> list[tuple[str, int, int | None]]:
@@ -60,7 +60,7 @@ def test_a_row_group_that_cannot_hold_the_id_is_not_read(output: Output) -> None
     data = local.read_bytes()
     local.write_bytes(b"PAR1" + bytes(200) + data[204:])
     assert found(output, "b1") == [("b1", 1, None)]
-    with pytest.raises(OSError, match=r"\w"):
+    with pytest.raises(DamagedOutput, match=r"\.parquet is damaged \("):
         find_rows(output, ["a1"])
 
 

@@ -174,7 +174,7 @@ def test_rows_are_gathered_to_row_groups(tmp_path: pathlib.Path, monkeypatch: py
     output = Output(str(tmp_path))
     output.create()
     batches = [map_rows(5) for _ in range(10)]
-    monkeypatch.setattr("transforms.output.store._ROW_GROUP_BYTES", 3 * batches[0].nbytes)
+    monkeypatch.setattr("transforms.output.rows._ROW_GROUP_BYTES", 3 * batches[0].nbytes)
     commit(output, unit(), *batches)
     stored = pq.read_metadata(output.part("maps", unit()))
     assert [stored.row_group(i).num_rows for i in range(stored.num_row_groups)] == [15, 15, 15, 5]

@@ -41,21 +41,38 @@ def test_a_window_whose_neighbour_is_bright_is_filled_from_it():
 def test_findings_name_the_place_where_covering_costs_most(y, x, words):
     grid = Grid(96, 96)
     drops = np.array([[box.top <= y < box.bottom and box.left <= x < box.right for box in grid.boxes]] * 3, np.float32)
-    findings = {finding.kind: finding for finding in located_findings(4, drops, grid)}
+    findings = {finding.kind: finding for finding in located_findings(4, drops, drops[:0], grid)}
     assert findings["place"].place == words
     assert all(finding.class_index == 4 for finding in findings.values())
     assert findings["look"].boxes == ()
+
+
+def test_what_a_part_of_the_images_has_is_found_beside_what_all_have():
+    grid = Grid(96, 96)
+    windows = {in_words(box, 96, 96): i for i, box in enumerate(grid.boxes)}
+    generator = np.random.default_rng(0)
+    drops, others = (generator.normal(0, 0.1, (n, len(grid))).astype(np.float32) for n in (40, 200))
+    drops[:, windows["centre"]] += 3  # the object
+    drops[:12, windows["top right"]] += 1.5
+    findings = {finding.kind: finding for finding in located_findings(0, drops, others, grid)}
+    assert findings["place"].place == "centre"
+    assert findings["part"].boxes == (grid.boxes[windows["top right"]],)
+    # What other classes lose there as well is no part of this class alone.
+    others[:60, windows["top right"]] += 1.5
+    drops[:6, windows["left"]] += 1.5
+    findings = {finding.kind: finding for finding in located_findings(0, drops, others, grid)}
+    assert findings["part"].boxes == (grid.boxes[windows["left"]],)
 
 
 def test_controls_do_not_touch_what_they_are_compared_with():
     grid = Grid(96, 96)
     drops = np.zeros((2, len(grid)), np.float32)
     drops[:, 7] = 1
-    for finding in located_findings(0, drops, grid):
+    for finding in located_findings(0, drops, drops[:0], grid):
         own = mask_of(finding.boxes, 96, 96)
         for control in finding.controls:
             assert not (mask_of(control, 96, 96) & own).any()
-            if finding.kind in ("place", "edge"):
+            if finding.kind in ("place", "part", "edge"):
                 assert mask_of(control, 96, 96).sum() == own.sum()
 
 

@@ -253,7 +253,7 @@ def in_little_memory(code: str, *arguments: object, mib: int, as_nobody: bool = 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_bombs_take_no_more_memory_than_the_budget(tmp_path: pathlib.Path) -> None:
-    large = 160 << 20
+    large = 96 << 20
 
     def zeros(sink: io.BufferedIOBase, size: int) -> None:
         for _ in range(size >> 20):
@@ -280,11 +280,11 @@ def test_bombs_take_no_more_memory_than_the_budget(tmp_path: pathlib.Path) -> No
         for name, format in (("x.tfrecord", "tfrecord"), ("x.tar", "webdataset"), ("y.tar", "webdataset"),
                              ("x.parquet", "parquet")):
             shard = shard_of(pathlib.Path(sys.argv[1], name), format)
-            records, damage = read_until_damage(source_for(format, Fields(record_bytes=32 << 20)), shard)
+            records, damage = read_until_damage(source_for(format, Fields(record_bytes=16 << 20)), shard)
             print(name, [record.error for record in records if record.image is None], len(records), damage is not None)
         """,
         tmp_path,
-        mib=120,
+        mib=72,
     )
     assert printed.splitlines() == [
         "x.tfrecord ['TooLarge'] 7 False",

@@ -33,7 +33,7 @@ def shown(found: Candidates) -> list[tuple[int, str, int, float, str, int]]:
     """(class, kind, rank, score, shard, index) of each row."""
     return [
         (c, KINDS[kind].name, rank, score, found.units[u].shard.path, index)
-        for (c, kind, score, _, u, index), rank in zip(found.rows.tolist(), found.ranks().tolist(), strict=True)
+        for (c, kind, _, score, _, u, index), rank in zip(found.rows.tolist(), found.ranks().tolist(), strict=True)
     ]
 
 
