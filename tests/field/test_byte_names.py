@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import pathlib
 
+import apache_beam as beam
+
+from pipeline.checks.graph import build
+from pipeline.checks.units import CheckUnit, Chosen
 from pipeline.cli import main
 from tests.runs import run
 from tests.samples import encoded_images
 from tests.shards import write_tfrecord
 from transforms.output import read_image, read_maps
+from transforms.unit import Shard, Unit
 
 
 def test_a_run_over_class_folders_and_files_that_are_not_utf_8(tmp_path: pathlib.Path, capsys) -> None:
@@ -33,3 +38,18 @@ def test_a_run_over_a_shard_whose_name_is_not_utf_8(tmp_path: pathlib.Path) -> N
     rows = list(read_maps(str(output)))
     assert {row["shard"] for row in rows} == {rf"{tmp_path}/a\xff.tfrecord"}
     assert read_image(rows[0], str(output)).size
+
+
+CHECKED = CheckUnit(Unit(Shard(os.fsdecode(b"a\xff.tfrecord"), "tfrecord", 1)), (Chosen(0, 1, other_of=(2, 3)),))
+
+
+class Arrived(beam.DoFn):
+    """Fails for any other unit."""
+
+    def process(self, unit: CheckUnit) -> None:
+        assert unit == CHECKED
+
+
+def test_the_graph_of_a_check_takes_a_shard_whose_name_is_not_utf_8() -> None:
+    with beam.Pipeline() as pipeline:
+        build(pipeline, [CHECKED], Arrived())
