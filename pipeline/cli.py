@@ -26,7 +26,7 @@ from pipeline.export import export
 from pipeline.init import init, is_model_file
 from pipeline.reporting import report, report_on_run
 from pipeline.show import show
-from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_summary
+from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_any_name, print_summary
 
 # The commands import inside themselves what takes seconds to import: `--help` and a misspelt key need not wait for it.
 
@@ -37,6 +37,7 @@ _TAKE_BEAM_OPTIONS = ("run", "status", "init", "inspect", "check", "report", "sh
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    print_any_name()
     arguments = list(sys.argv[1:] if argv is None else argv)
     beam_options: list[str] = []
     if "--" in arguments:
