@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
+from traceback import extract_tb
+from types import FrameType, TracebackType
 
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +27,7 @@ from pipeline.export import export
 from pipeline.init import init, is_model_file
 from pipeline.reporting import report, report_on_run
 from pipeline.show import show
-from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_summary
+from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_any_name, print_summary
 
 # The commands import inside themselves what takes seconds to import: `--help` and a misspelt key need not wait for it.
 
@@ -37,6 +38,7 @@ _TAKE_BEAM_OPTIONS = ("run", "status", "init", "inspect", "check", "report", "sh
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    print_any_name()
     arguments = list(sys.argv[1:] if argv is None else argv)
     beam_options: list[str] = []
     if "--" in arguments:
@@ -95,6 +97,11 @@ def _is_traceback_of_beam(record: logging.LogRecord) -> bool:
     return record.exc_info is not None or "Traceback (most recent call last)" in record.getMessage()
 
 
+def _is_in_beam(traceback: TracebackType | None) -> bool:
+    """Whether an error came up in Beam's own code or below it."""
+    return any("apache_beam" in pathlib.PurePath(each.filename).parts for each in extract_tb(traceback))
+
+
 def _note_interrupts(*, verbose: bool) -> threading.Event:
     """An event that Ctrl-C and SIGTERM set. They also raise KeyboardInterrupt in the main thread."""
     interrupted = threading.Event()
@@ -112,8 +119,8 @@ def _note_interrupts(*, verbose: bool) -> threading.Event:
     complain = threading.excepthook
 
     def excepthook(arguments: threading.ExceptHookArgs) -> None:
-        # After an interrupt or a failure, Beam's threads complain that their runner is gone.
-        if verbose or not (interrupted.is_set() or "apache_beam" in str(arguments.exc_type.__module__)):
+        # After an interrupt or a failure, Beam's threads complain that their runner or their worker is gone.
+        if verbose or not (interrupted.is_set() or _is_in_beam(arguments.exc_traceback)):
             complain(arguments)
 
     threading.excepthook = excepthook

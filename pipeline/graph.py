@@ -52,9 +52,9 @@ def build(
         explain = explain.with_resource_hints(accelerator=accelerator)
     explained = (
         pipeline
-        | "Units" >> beam.Create([unit.to_dict() for unit in units])
+        | "Units" >> beam.Create([unit.to_json() for unit in units])
         # Until here no worker needs one of our modules, so this is where it says that they are hidden.
-        | "ReadUnits" >> beam.Map(Checked(Unit.from_dict))
+        | "ReadUnits" >> beam.Map(Checked(Unit.from_json))
         | "Spread" >> beam.Reshuffle()
         | "ExplainUnits" >> explain.with_outputs(ExplainUnits.BLOCKS, main="receipts")
     )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.engines.jobs import JobFailed, new_pipeline, run_to_its_end
+from pipeline.engines.jobs import JobFailed, NoSpaceLeft, new_pipeline, run_to_its_end
 from pipeline.engines.options import UnusableEngine, check_reachable, job_name
 from pipeline.graph import build
 from pipeline.identity import UnusableOutput, check_output, claim_output, identity_of
@@ -19,6 +19,7 @@ from pipeline.inspection import inspect_exposed
 from pipeline.preparation import CannotRun, Plan
 from pipeline.progress import LauncherAtWork
 from pipeline.repairs import drop_damaged, repair
+from pipeline.space import no_space_left
 from pipeline.summary import Summary
 from pipeline.verdict import with_doubts
 from transforms.clusters import forget_clusters
@@ -79,9 +80,10 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
     except JobFailed as error:
         if " is damaged (" in str(error):  # else the same command would fail in the same way
             drop_damaged(output)
+        reason = no_space_left(output.path) if isinstance(error, NoSpaceLeft) else error
         raise RunFailed(
-            f"{runner.name} did not run the job to its end: {error}; what was committed until then stays, and the same "
-            "command goes on with what is missing"
+            f"{runner.name} did not run the job to its end: {reason}; what was committed until then stays, and the "
+            "same command goes on with what is missing"
         ) from error
     output.clear_temporary()
     try:
@@ -91,7 +93,12 @@ def launch(plan: Plan, *, on_start: Callable[[], None] = lambda: None) -> Summar
     summary = read_summary(output)
     doubted = with_doubts(plan, summary)
     if doubted != summary:
-        output.write_json(output.file("summary.json"), doubted.to_json())
+        try:
+            output.write_json(output.file("summary.json"), doubted.to_json())
+        except STORE_ERRORS as error:
+            raise RunFailed(
+                f"{output.file('summary.json')} cannot be written again with its warnings: {error}"
+            ) from error
     return doubted
 
 

@@ -39,9 +39,9 @@ def _scale(config: Config) -> str | Affine:
 
 
 def field_names(config: Config) -> Fields:
-    """The names of the fields that hold an image, its id and its label."""
+    """The names of the fields that hold an image, its id and its label, and the largest record."""
     fields = config.input.fields
-    return Fields(fields.image, fields.id, fields.label)
+    return Fields(fields.image, fields.id, fields.label, config.input.record_mib << 20)
 
 
 def worker_settings(
@@ -75,6 +75,7 @@ def worker_settings(
         map_dtype=config.output.map_dtype,
         grid=config.output.grid,
         images=config.output.images,
+        decoding_bytes=config.input.decoding_mib << 20,
         clusters=config.output.clusters == "on",
         unit_images=unit_images,
         batch_size=None if explain.batch_size == "auto" else explain.batch_size,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from pipeline.config import Config
+from transforms.byte_names import PRINTABLE
 
 if TYPE_CHECKING:
     from pipeline.progress import Progress
@@ -20,6 +23,13 @@ if TYPE_CHECKING:
 # Without markup and emoji: brackets and colons in a path are part of its name.
 out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def print_any_name() -> None:
+    """Lets names that are not UTF-8 be printed, as `byte_names` writes them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PRINTABLE)
 
 
 def describe_plan(plan: Plan) -> str:

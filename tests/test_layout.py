@@ -37,7 +37,7 @@ class Room:
 ROOMS = {
     "basics": Room(
         "transforms.unit transforms.targets transforms.methods transforms.memory transforms.clock "
-        "transforms.filesystems transforms.labels transforms.moved",
+        "transforms.filesystems transforms.labels transforms.byte_names transforms.moved",
     ),
     "fullgrad": Room("transforms.fullgrad", "basics"),
     "sources": Room("transforms.sources", "basics"),

@@ -25,7 +25,14 @@ from transforms.clock import Clock
 from transforms.explainer import Explainer, MethodSettings, batch_size_of
 from transforms.filesystems import STORE_ERRORS
 from transforms.fullgrad import Explanation
-from transforms.images import UndecodableImage, decode_ahead, decode_image, encode_thumbnail
+from transforms.images import (
+    DECODING_BYTES,
+    UndecodableImage,
+    decode_ahead,
+    decode_image,
+    encode_thumbnail,
+    use_decoding_bytes,
+)
 from transforms.labels import UnusableLabel
 from transforms.memory import usable_cores
 from transforms.models import LoadedModel, ModelSpec, load_once, models_loaded
@@ -39,6 +46,12 @@ U = TypeVar("U")
 
 # How often a unit writes its progress, for progress bars in other processes.
 _HEARTBEAT_SECONDS = 2.0
+
+# Encoded images are read ahead up to so many bytes, or one record if it has more.
+_AHEAD_BYTES = 256 << 20
+
+# A thread decodes several records one after the other, up to so many encoded bytes.
+_TOGETHER_BYTES = 1 << 20
 
 # Row groups of the small maps: a few examples of a unit are read without most of its small maps.
 _SMALL_ROW_GROUP_BYTES = 1 << 20
@@ -57,6 +70,7 @@ class ExplainSettings(MethodSettings):
       grid: the side of the maps that are averaged per class.
       images: the longer side of the images that are stored with the maps, in pixels; None stores none.
       clusters: whether the images of each class are clustered once all units are committed.
+      decoding_bytes: the memory of all decoders of a process.
     """
 
     run: str
@@ -67,6 +81,7 @@ class ExplainSettings(MethodSettings):
     grid: int
     images: int | None
     clusters: bool
+    decoding_bytes: int = DECODING_BYTES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -249,6 +264,7 @@ def _decoded(
     size, threads = batch_size_of(settings, model), min(8, usable_cores())
     # Handing a small image to a thread costs as much as decoding it. So a thread gets several, if a batch has enough.
     together = min(16, max(1, size // (4 * threads)))
+    use_decoding_bytes(settings.decoding_bytes)
     records = source_for(unit.shard.format, settings.fields).read(unit.shard, unit.start, unit.stop)
 
     def decode(group: list[Record]) -> list[Decoded]:
@@ -257,7 +273,9 @@ def _decoded(
 
     groups = _grouped(records, together, clock)
     try:
-        decoding = decode_ahead(groups, decode, threads=threads, ahead=math.ceil(2 * size / together))
+        decoding = decode_ahead(
+            groups, decode, threads=threads, ahead=math.ceil(2 * size / together), weigh=_bytes_of, most=_AHEAD_BYTES
+        )
         with contextlib.closing(decoding) as results:
             for decoded in itertools.chain.from_iterable(results):
                 if decoded.failure is not None:
@@ -271,13 +289,16 @@ def _decoded(
 
 
 def _grouped(records: Iterator[Record], size: int, clock: Clock) -> Iterator[list[Record]]:
-    """Lists of `size` records. Records before damage come first; then the damage is raised."""
+    """Lists of `size` records, or fewer large ones. Records before damage come first; then the damage is raised."""
     damage: DamagedShard | None = None
     while damage is None:
         group: list[Record] = []
         with clock.processor("read"):
             try:
-                group.extend(itertools.islice(records, size))
+                held = 0
+                while len(group) < size and held < _TOGETHER_BYTES and (record := next(records, None)) is not None:
+                    group.append(record)
+                    held += len(record.image or b"")
             except DamagedShard as error:
                 damage = error
         if group:
@@ -287,9 +308,19 @@ def _grouped(records: Iterator[Record], size: int, clock: Clock) -> Iterator[lis
     raise damage
 
 
+def _bytes_of(group: list[Record]) -> int:
+    return sum(len(record.image or b"") for record in group)
+
+
 def _decode(record: Record, settings: ExplainSettings, model: LoadedModel) -> Decoded:
     def failed(stage: str, error: str, message: str) -> Decoded:
-        return Decoded(record, None, None, None, Failure(record.image_id, record.index, stage, error, message))
+        return Decoded(
+            dataclasses.replace(record, image=None),
+            None,
+            None,
+            None,
+            Failure(record.image_id, record.index, stage, error, message),
+        )
 
     if record.image is None:
         return failed("read", record.error, record.problem or "the record has no image")

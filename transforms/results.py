@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from transforms.byte_names import as_text, printable
 from transforms.clock import Clock
 from transforms.fullgrad import Explanation
 from transforms.models import LoadedModel
@@ -144,7 +145,7 @@ def _map_rows(
     predicted, targets = rows.predicted.tolist(), rows.targets.tolist()
     columns = {
         "image_id": list(rows.image_ids),
-        "shard": [unit.shard.path] * count,
+        "shard": [as_text(unit.shard.path)] * count,
         "index": [s.record.index for s in sources],
         "label": labels,
         "label_name": [model.name_of(label) for label in labels],
@@ -240,4 +241,7 @@ def _null_for_none(classes: np.ndarray) -> pa.Array:
 def errors_table(failures: Sequence[Failure], unit: Unit) -> pa.Table:
     """The error rows in the order of the records. Failures without an index come last."""
     ordered = sorted(failures, key=lambda failure: (failure.index is None, failure.index))
-    return pa.Table.from_pylist([{**dataclasses.asdict(f), "shard": unit.shard.path} for f in ordered], ERRORS)
+    shard = as_text(unit.shard.path)
+    return pa.Table.from_pylist(
+        [{**dataclasses.asdict(f), "message": printable(f.message), "shard": shard} for f in ordered], ERRORS
+    )

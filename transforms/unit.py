@@ -60,6 +60,14 @@ class Unit:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    def to_json(self) -> str:
+        """As ASCII: Beam's own coder of text refuses a path that is not UTF-8."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> Unit:
+        return cls.from_dict(json.loads(text))
+
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Unit:
         return cls(**{**value, "shard": Shard(**value["shard"])})

@@ -26,8 +26,8 @@ def build(
         step = step.with_resource_hints(accelerator=accelerator)
     _ = (
         pipeline
-        | "Units" >> beam.Create([unit.to_dict() for unit in units])
-        | "ReadUnits" >> beam.Map(Checked(CheckUnit.from_dict))
+        | "Units" >> beam.Create([unit.to_json() for unit in units])
+        | "ReadUnits" >> beam.Map(Checked(CheckUnit.from_json))
         | "Spread" >> beam.Reshuffle()
         | type(compute).__name__ >> step
     )

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -56,12 +55,15 @@ class CheckUnit:
     def images(self) -> int:
         return len(self.chosen)
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    def to_json(self) -> str:
+        """As ASCII: Beam's own coder of text refuses a path that is not UTF-8."""
+        return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> CheckUnit:
-        return cls(Unit.from_dict(value["unit"]), tuple(Chosen(**each) for each in value["chosen"]))
+    def from_json(cls, text: str) -> CheckUnit:
+        value = json.loads(text)
+        chosen = (Chosen(**{**each, "other_of": tuple(each["other_of"])}) for each in value["chosen"])
+        return cls(Unit.from_dict(value["unit"]), tuple(chosen))
 
 
 def locating_units(choice: Choice, pool: Pool, receipts: Sequence[Receipt], kept: int) -> list[CheckUnit]:

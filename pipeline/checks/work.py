@@ -21,6 +21,7 @@ from PIL import Image
 from fullgrad_beam import CheckedOnWorkers
 from pipeline.checks.forward import Forward
 from pipeline.checks.units import CheckUnit, Chosen
+from transforms.byte_names import as_text
 from transforms.images import UndecodableImage, decode_image
 from transforms.models import LoadedModel, ModelSpec, load_once
 from transforms.output import Output
@@ -131,7 +132,9 @@ def _pictures(unit: CheckUnit, settings: CheckSettings, model: LoadedModel) -> I
             except (UndecodableImage, ValueError):
                 continue
             key = sample_key(shard.path, record.index, -1)
-            yield Picture(chosen[record.index], shard.path, dataclasses.replace(record, image=None), pixels, key, label)
+            yield Picture(
+                chosen[record.index], as_text(shard.path), dataclasses.replace(record, image=None), pixels, key, label
+            )
     except DamagedShard:
         return
 

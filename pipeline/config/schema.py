@@ -101,6 +101,17 @@ class Input(Section):
         "and without a limit, a TFRecord or tar that is not on the local file system is one unit, because counting "
         "its images means reading it.",
     )
+    record_mib: Annotated[Whole, Values("a whole number of MiB from 1 up")] = Field(
+        default=256,
+        description="The largest record that is read, in MiB, decompressed: the encoded image and what stands beside "
+        "it. A larger one is an error row. The default is 256, as much as the largest image that can be decoded has "
+        "without compression.",
+    )
+    decoding_mib: Annotated[Whole, Values("a whole number of MiB from 1 up")] = Field(
+        default=1024,
+        description="The memory, in MiB, that all images that a process decodes at the same time may take. Large "
+        "images wait for each other. An image that needs more alone is an error row. The default is 1024.",
+    )
 
     changed: Literal["refuse", "recompute", "adopt"] = Field(
         default="refuse",

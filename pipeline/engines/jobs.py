@@ -14,11 +14,16 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineS
 
 from pipeline.config import Runner
 from pipeline.engines.job_servers import FLINK, SPARK
+from pipeline.engines.lost_workers import noting_lost_workers
 from pipeline.engines.options import flink_of, job_name
 
 
 class JobFailed(RuntimeError):
     """The engine did not run the job to its end; a clause that says why, and what happened to the job."""
+
+
+class NoSpaceLeft(JobFailed):
+    """A worker or the launcher found no space left on a file system."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -34,23 +39,28 @@ def run_to_its_end(pipeline: beam.Pipeline, runner: Runner, flags: Sequence[str]
     """Runs a pipeline.
 
     Raises:
+      NoSpaceLeft: a file system was full.
       JobFailed: the engine gave up, or somebody else cancelled the job.
       Interrupted: on Ctrl-C, after the job was cancelled.
     """
     on_interrupt = signal.getsignal(signal.SIGINT)
     result = None
+    lost: list[str] = []
     try:
-        result = pipeline.run()
-        if threading.current_thread() is threading.main_thread():
-            # Beam's own handler would stop the job server that it started, and nobody could cancel the job then.
-            signal.signal(signal.SIGINT, on_interrupt)
-        state = result.wait_until_finish()
+        with noting_lost_workers() as lost:
+            result = pipeline.run()
+            if threading.current_thread() is threading.main_thread():
+                # Beam's own handler would stop the job server that it started, and nobody could cancel the job then.
+                signal.signal(signal.SIGINT, on_interrupt)
+            state = result.wait_until_finish()
     except KeyboardInterrupt as error:
         # A job that runs elsewhere would go on beside the next one.
         raise Interrupted(_cancelled(result, runner, flags)) from error
     except Exception as error:  # runners raise whatever they raise
-        parts = [_reason(error), _hint(error, runner), _left_behind(runner, flags)]
-        raise JobFailed("; ".join(filter(None, parts))) from error
+        kind = NoSpaceLeft if _is_full_disk(error) else JobFailed
+        reason = lost[0] if lost and kind is JobFailed else _reason(error)
+        parts = [reason, _hint(error, runner), _left_behind(runner, flags)]
+        raise kind("; ".join(filter(None, parts))) from error
     if state not in (PipelineState.DONE, None):
         left = _left_behind(runner, flags)
         ended = f"the pipeline ended in state {state}; the runner's log says why"
@@ -64,8 +74,8 @@ def _runner(name: str) -> PipelineRunner | str:
 
 def _reason(error: Exception) -> str:
     """The message of an error in one line."""
-    if full := _full_disk(error):
-        return full
+    if _is_full_disk(error):
+        return "there is no space left on a file system"
     # gRPC's own text has several lines, and the last one says nothing.
     details = error.details() if isinstance(error, grpc.RpcError) and hasattr(error, "details") else None
     lines = (details or str(error)).strip().splitlines() or [type(error).__name__]
@@ -74,12 +84,9 @@ def _reason(error: Exception) -> str:
     return lines[0 if of_java else -1].strip().rstrip(".")
 
 
-def _full_disk(error: Exception) -> str:
-    """The sentence for a file system without space, empty for another error. Workers' errors come as text."""
-    text = str(error)
-    if "[Errno 28]" not in text and "No space left" not in text and "[Errno 27]" not in text:
-        return ""
-    return "there is no space left where the output is written; make room there, or give another output.path"
+def _is_full_disk(error: Exception) -> bool:
+    """Whether a file system had no space, or a file became larger than is allowed. Workers' errors come as text."""
+    return any(words in str(error) for words in ("[Errno 28]", "No space left", "[Errno 27]"))
 
 
 def _hint(error: Exception, runner: Runner) -> str:

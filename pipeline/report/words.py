@@ -77,6 +77,7 @@ FAILURE_WORDS = {
     "NoImage": "The record has no image.",
     "AmbiguousSample": "The sample has several images.",
     "UnusableLabel": "The label does not say which class the image has.",
+    "TooLarge": "The record is larger than the limit.",
     "EmptyShard": "The shard has no records.",
     "DamagedShard": "The rest of the shard cannot be read.",
     "UndecodableImage": "The image cannot be decoded.",

@@ -349,6 +349,28 @@ def test_an_image_whose_map_is_not_finite_is_an_error_row(tmp_path: pathlib.Path
     assert _examples(value) == []
 
 
+@pytest.mark.parametrize("jit", ["off", "on"], ids=["native", "XLA"])
+def test_an_image_that_is_not_finite_is_an_error_row_and_changes_no_other(tmp_path: pathlib.Path, jit: str) -> None:
+    black = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(black, "PNG")
+    samples = encoded_images(3)
+    rows = {}
+    for name, images in (("mixed", [*samples[:2], ("black.png", black.getvalue(), 0), samples[2]]), ("alone", None)):
+        folder = tmp_path / name
+        folder.mkdir()
+        shards.write_tfrecord(folder / "a.tfrecord", images or [("black.png", black.getvalue(), 0)])
+        value = configuration(
+            folder, str(folder / "*.tfrecord"), explain={"batch_size": 4, "jit": jit}, errors={"max_fraction": 0.9}
+        )
+        value["model"]["preprocess"]["scale"] = {"divide": 1e-38}  # all pixels but 0 become infinite
+        summary = _run(value)
+        [rows[name]] = _maps(value)
+        assert summary.failures == ({"NotFinite": 3} if images else {})
+    assert rows["mixed"]["image_id"] == "black.png"
+    np.testing.assert_allclose(rows["mixed"]["map"], rows["alone"]["map"], atol=1e-6)
+    assert rows["mixed"]["logit"] == pytest.approx(rows["alone"]["logit"], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("section", "key", "setting", "words"),
     [

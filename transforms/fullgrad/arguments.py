@@ -29,7 +29,10 @@ def model_given(model: Any) -> keras.Model:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever its readers raise
         reason = " ".join(str(error).split())[:200].rstrip(".: ")
-        raise ValueError(f"{path} cannot be loaded as a Keras model (.keras or .h5): {reason}") from error
+        raise ValueError(
+            f"{path} cannot be loaded as a Keras model (.keras or .h5): {reason}; `fullgrad run` and "
+            "`fullgrad inspect` also read files of Keras 2 and of layers of your own"
+        ) from error
 
 
 def images_given(images: Any, shape: tuple[int | None, int | None, int], layers: Sequence[str]) -> np.ndarray:

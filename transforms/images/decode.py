@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Callable
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from transforms.images.budget import SMALL, room_for
+from transforms.images.headers import check_notes, decoding_bytes, webp_size
 from transforms.images.limits import UndecodableImage, check_size
 from transforms.images.resize import Resize, resized
+
+T = TypeVar("T")
+# Pixels as simplejpeg gives them, or Pillow's image.
+Decoded: TypeAlias = np.ndarray | Image.Image
 
 # Pillow reads more formats. But some, such as TGA, have no signature and turn any bytes into an image, and EPS starts
 # another program.
@@ -18,6 +26,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 
 # The brands at the start of HEIF files with HEVC inside, as phones write them.
 _HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+# The pixels that are scaled to 8 bits at once.
+_STRIP_PIXELS = 1 << 20
+
+# A plain JPEG of so many pixels does not wait for room.
+_SMALL_JPEG_PIXELS = SMALL // decoding_bytes("JPEG", 1, 1)
 
 # What is done with an orientation in an image's EXIF or XMP.
 Exif: TypeAlias = Literal["ignore", "apply"]
@@ -51,12 +65,13 @@ def decode_image(encoded: bytes, resize: Resize, channels: int, exif: Exif = "ig
     if exif not in EXIF:
         raise ValueError(f"exif is {exif!r}; it must be {' or '.join(EXIF)}")
     upright = exif == "apply"
-    pixels = None if upright and _may_have_orientation(encoded) else _plain_jpeg(encoded, channels)
+    pixels = None if upright and _may_have_orientation(encoded) else _small_jpeg(encoded, channels)
     if pixels is not None and pixels.shape == (*(resize.shape or ()), channels) and resize.how == "stretch":
         pixels.flags.writeable = False
         return pixels
-    image = _decode_with_pillow(encoded, mode, upright) if pixels is None else _in_mode(_pillow_image(pixels), mode)
-    return _resized_pixels(image, resize)
+    if pixels is not None:
+        return _resized_pixels(_in_mode(_pillow_image(pixels), mode), resize)
+    return _decode(encoded, channels, upright, functools.partial(_decoded_and_resized, mode=mode, resize=resize))
 
 
 def open_image(encoded: bytes, channels: int = 3, exif: Exif = "ignore") -> Image.Image:
@@ -68,10 +83,7 @@ def open_image(encoded: bytes, channels: int = 3, exif: Exif = "ignore") -> Imag
     Raises:
       UndecodableImage, ValueError: as `decode_image`.
     """
-    mode = _mode(channels)
-    upright = exif == "apply"
-    pixels = None if upright and _may_have_orientation(encoded) else _plain_jpeg(encoded, channels)
-    return _decode_with_pillow(encoded, mode, upright) if pixels is None else _in_mode(_pillow_image(pixels), mode)
+    return _decode(encoded, channels, exif == "apply", functools.partial(_as_image, mode=_mode(channels)))
 
 
 def resize_image(pixels: np.ndarray, resize: Resize, channels: int) -> np.ndarray:
@@ -101,24 +113,76 @@ def _may_have_orientation(encoded: bytes) -> bool:
     return b"Exif\0\0" in encoded or b"Orientation" in encoded
 
 
-def _plain_jpeg(encoded: bytes, channels: int) -> np.ndarray | None:
-    """The pixels of a plain JPEG as they are stored; None for any other image, which Pillow then decodes.
+def _decode(encoded: bytes, channels: int, upright: bool, finish: Callable[[Decoded], T]) -> T:
+    """What `finish` makes of the pixels of a plain JPEG as they are stored, or of Pillow's image of any other file.
 
+    The image keeps its room among the decoders of a process until `finish` returns. simplejpeg decodes plain JPEGs.
     Both use libjpeg-turbo and give the same pixels, bit for bit. Pillow also parses the file in Python and holds
     Python's lock meanwhile. Without that, decoding takes a fifth of the time for 32×32 pixels, and two thirds for
     ImageNet's photographs.
 
-    Returns:
-      uint8 [h, w, 3], or [h, w, 1] if the image is grey and one channel is wanted.
+    Args:
+      encoded, channels: as in `decode_image`.
+      upright: whether the image is turned by its EXIF or XMP.
+      finish: takes uint8 [h, w, 3], or [h, w, 1] if the image is grey and one channel is wanted; or an image in "RGB"
+        or "L".
 
     Raises:
-      UndecodableImage: the image is too large.
+      UndecodableImage: the image is too large, or cannot be decoded.
+    """
+    header = None if upright and _may_have_orientation(encoded) else _plain_jpeg_header(encoded)
+    if header is not None:
+        height, width, colorspace = header
+        check_size(width, height)
+        wanted = "GRAY" if channels == 1 and colorspace == "Gray" else "RGB"
+        need = decoding_bytes("JPEG", width, height)
+        with room_for(need, width, height):
+            if (pixels := _jpeg_pixels(encoded, wanted)) is not None:
+                return finish(pixels)
+    if not encoded:
+        raise UndecodableImage("the image is empty: 0 bytes")
+    check_notes(encoded)
+    if (size := webp_size(encoded)) is not None:
+        check_size(*size)
+        with room_for(decoding_bytes("WEBP", *size), *size):
+            return finish(_pillow_pixels(_opened(encoded), encoded, channels, upright))
+    with _opened(encoded) as image:
+        check_size(*image.size)
+        need = decoding_bytes(image.format, *image.size)
+        if need <= SMALL:
+            return finish(_pillow_pixels(image, encoded, channels, upright))
+        with room_for(need, *image.size):
+            return finish(_pillow_pixels(image, encoded, channels, upright))
+
+
+def _as_image(decoded: Decoded, mode: str) -> Image.Image:
+    return decoded if isinstance(decoded, Image.Image) else _in_mode(_pillow_image(decoded), mode)
+
+
+def _decoded_and_resized(decoded: Decoded, mode: str, resize: Resize) -> np.ndarray:
+    if (
+        isinstance(decoded, np.ndarray)
+        and decoded.shape == (*(resize.shape or ()), len(mode))
+        and resize.how == "stretch"
+    ):
+        decoded.flags.writeable = False
+        return decoded
+    return _resized_pixels(_as_image(decoded, mode), resize)
+
+
+def _small_jpeg(encoded: bytes, channels: int) -> np.ndarray | None:
+    """The pixels of a plain JPEG that needs no room among the decoders; None for any other image.
+
+    This is the whole way of a small image: for one of 32×32 pixels, a context or a closure costs a twentieth.
+
+    Returns:
+      uint8 [h, w, 3], or [h, w, 1] if the image is grey and one channel is wanted.
     """
     if not encoded.startswith(b"\xff\xd8\xff"):
         return None
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
-        if colorspace not in ("YCbCr", "Gray"):
+        if height * width > _SMALL_JPEG_PIXELS or colorspace not in ("YCbCr", "Gray"):
             return None
         check_size(width, height)
         pixels: np.ndarray = simplejpeg.decode_jpeg(
@@ -129,6 +193,26 @@ def _plain_jpeg(encoded: bytes, channels: int) -> np.ndarray | None:
     except ValueError:  # damaged, or of a rare kind: Pillow tells which
         return None
     return pixels
+
+
+def _jpeg_pixels(encoded: bytes, colorspace: str) -> np.ndarray | None:
+    """The pixels of a plain JPEG; None if it is damaged or of a rare kind. Then Pillow tells which."""
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(encoded, colorspace, strict=True)
+    except ValueError:
+        return None
+    return pixels
+
+
+def _plain_jpeg_header(encoded: bytes) -> tuple[int, int, str] | None:
+    """The height, width and colour space of a JPEG in grey or the usual colours; None for any other image."""
+    if not encoded.startswith(b"\xff\xd8\xff"):
+        return None
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
+    except ValueError:
+        return None
+    return (height, width, colorspace) if colorspace in ("YCbCr", "Gray") else None
 
 
 def _mode(channels: int) -> str:
@@ -154,20 +238,10 @@ def _resized_pixels(image: Image.Image, resize: Resize) -> np.ndarray:
     return np.asarray(resized(image, resize)).reshape(*resize.shape, len(image.getbands()))
 
 
-def _decode_with_pillow(encoded: bytes, mode: str, upright: bool) -> Image.Image:
-    """Decodes an image with Pillow, at its own size, in the mode "RGB" or "L", upright or as it is stored."""
-    if not encoded:
-        raise UndecodableImage("the image is empty: 0 bytes")
+def _opened(encoded: bytes) -> Image.Image:
+    """Pillow's image, whose pixels are not decoded yet."""
     try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            check_size(*image.size)
-            if upright:
-                ImageOps.exif_transpose(image, in_place=True)
-            # Pillow warns if a palette's transparency is lost. Here it is dropped on purpose.
-            image.info.pop("transparency", None)
-            return (_to_eight_bits(image) if image.mode[0] in "IF" else image).convert(mode)
-    except UndecodableImage:
-        raise
+        return Image.open(io.BytesIO(encoded), formats=FORMATS)
     except UnidentifiedImageError as error:
         if encoded[4:8] == b"ftyp" and encoded[8:12] in _HEIF:
             raise UndecodableImage(
@@ -178,10 +252,28 @@ def _decode_with_pillow(encoded: bytes, mode: str, upright: bool) -> Image.Image
             f"the {len(encoded)} bytes that begin with {encoded[:12]!r} are no image that can be read as any of "
             f"{', '.join(FORMATS)}"
         ) from error
-    # Each format's reader raises its own errors: OSError, SyntaxError, struct.error, EOFError, ….
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".rstrip(".")
-        raise UndecodableImage(f"the image of {len(encoded)} bytes cannot be decoded: {reason}") from error
+        raise _undecodable(encoded, error) from error
+
+
+def _pillow_pixels(image: Image.Image, encoded: bytes, channels: int, upright: bool) -> Image.Image:
+    """An image that Pillow decodes, at its own size, in the mode "RGB" or "L", upright or as it is stored."""
+    try:
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        # Pillow warns if a palette's transparency is lost. Here it is dropped on purpose.
+        image.info.pop("transparency", None)
+        return (_to_eight_bits(image) if image.mode[0] in "IF" else image).convert(_mode(channels))
+    except UndecodableImage:
+        raise
+    except Exception as error:
+        raise _undecodable(encoded, error) from error
+
+
+def _undecodable(encoded: bytes, error: Exception) -> UndecodableImage:
+    """Each format's reader raises its own errors: OSError, SyntaxError, struct.error, EOFError, …."""
+    reason = f"{type(error).__name__}: {error}".rstrip(".")
+    return UndecodableImage(f"the image of {len(encoded)} bytes cannot be decoded: {reason}")
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
@@ -190,9 +282,20 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     Raises:
       UndecodableImage: values lie outside 0 to 65535, or outside 0 to 1 for floating point. White is then unknown.
     """
-    values = np.asarray(image)
     white = 1 if image.mode == "F" else 65535
-    if not (values.min() >= 0 and values.max() <= white):
-        raise UndecodableImage(f"the grey values are {values.min()} to {values.max()}, not within 0 to {white}")
-    scaled = np.rint(values * 255) if image.mode == "F" else values >> 8
-    return Image.fromarray(scaled.astype(np.uint8))
+    width, height = image.size
+    grey = Image.new("L", image.size)
+    # In strips, because an array of all values would take several times the image's memory.
+    rows = max(1, _STRIP_PIXELS // width)
+    strips = [(top, min(top + rows, height)) for top in range(0, height, rows)]
+    ranges = []
+    for top, bottom in strips:
+        values = np.asarray(image.crop((0, top, width, bottom)))
+        ranges += [values.min(), values.max()]
+        if values.min() >= 0 and values.max() <= white:
+            scaled = np.rint(values * 255) if image.mode == "F" else values >> 8
+            grey.paste(Image.fromarray(scaled.astype(np.uint8)), (0, top))
+    least, most = np.min(ranges), np.max(ranges)
+    if not (least >= 0 and most <= white):
+        raise UndecodableImage(f"the grey values are {least} to {most}, not within 0 to {white}")
+    return grey

@@ -35,9 +35,18 @@ class LocalFile:
             raise UnusableModel(unreadable_file(self._key, self.path)) from error
         # Keras tells a file's kind by the end of its name, and `.weights.h5` is not `.h5`.
         handle, self._copy = tempfile.mkstemp(suffix=f"-{posixpath.basename(self.path)}")
-        with os.fdopen(handle, "wb") as sink, opened as source:
-            while chunk := source.read(1 << 20):
-                sink.write(chunk)
+        try:
+            with os.fdopen(handle, "wb") as sink, opened as source:
+                while chunk := source.read(1 << 20):
+                    sink.write(chunk)
+        except BaseException as error:
+            self.__exit__()
+            if not isinstance(error, OSError):
+                raise
+            raise UnusableModel(
+                f"{self._key}: {self.path} cannot be copied to the temporary folder {tempfile.gettempdir()} "
+                f"({(error.strerror or str(error)).lower()}); TMPDIR can name another folder"
+            ) from error
         return self._copy
 
     def __exit__(self, *_: object) -> None:

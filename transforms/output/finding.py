@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.byte_names import from_text
 from transforms.output.codec import decode_map
 from transforms.output.parquet import open_parquet
 from transforms.output.store import Output
@@ -108,6 +109,7 @@ def _places_of_index(output: Output, receipts: Sequence[Receipt], name: str) -> 
     if not (mark and shard and digits.isascii() and digits.isdigit()):
         return []
     index = int(digits)
+    shard = from_text(shard)
     found = []
     for receipt in receipts:
         unit = receipt.unit

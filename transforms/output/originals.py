@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from transforms.byte_names import from_text
 from transforms.filesystems import READ_ERRORS, use_options_if_none_are_set
 from transforms.images import Resize, UndecodableImage, open_image, resized
 from transforms.output.files import list_files, match, read_bytes
@@ -93,7 +94,10 @@ class Originals:
             return cls(
                 output,
                 run["run"],
-                Fields(fields["image"], fields["id"], ""),  # labels are not needed
+                # Labels are not needed. Earlier versions read records of any size.
+                Fields(
+                    fields["image"], fields["id"], "", run["configuration"]["input"].get("record_mib", 1 << 20) << 20
+                ),
                 resize if height is None or width is None else resize.for_input((height, width)),
                 channels,
                 preprocess.get("exif", "apply"),  # what versions without the key did
@@ -110,7 +114,9 @@ class Originals:
         """
         if size not in ("original", "model"):
             raise ValueError(f"size is {size!r}; it must be 'original' or 'model'")
-        places = [(str(_value(row, "shard")), int(_value(row, "index")), _value(row, "image_id")) for row in rows]
+        places = [
+            (from_text(str(_value(row, "shard"))), int(_value(row, "index")), _value(row, "image_id")) for row in rows
+        ]
         images: list[Image.Image | NoOriginal] = []
         while len(images) < len(places):
             first = last = len(images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -71,8 +72,9 @@ def visualize(
     `visualize([*images, *maps, *images], overlays=[None] * (2 * len(images)) + [*maps], columns=len(images))`.
 
     Args:
-      images: arrays [N, H, W, C], or a list of arrays [H, W, C] or Pillow images of any sizes, or one of them. They are
-        uint8, or floating-point numbers in 0 to 1 or 0 to 255; other ranges, as after preprocessing, are stretched.
+      images: arrays [N, H, W, C], or a list of arrays [H, W, C], Pillow images or paths of image files of any sizes, or
+        one of them. Arrays are uint8, or floating-point numbers in 0 to 1 or 0 to 255; other ranges, as after
+        preprocessing, are stretched.
       maps: [N, h, w], a list of [h, w], or one of them; an item None leaves the map out.
       overlays: what is drawn over the images, as `maps`; None for the maps themselves, False for nothing.
       titles: a text for each image; a line break begins another line.
@@ -87,7 +89,7 @@ def visualize(
       a Pillow image in RGB, which a notebook shows by itself and `.save("maps.png")` writes.
 
     Raises:
-      ValueError: the arrays have other shapes, or their numbers differ.
+      ValueError: the arrays have other shapes, their numbers differ, or a file cannot be read.
     """
     if side < 1 or (columns is not None and columns < 1):
         raise ValueError(f"side is {side} and columns is {columns}; both must be 1 or more")
@@ -163,7 +165,7 @@ def _items(values: Any, single: int) -> list[Any]:
 
     `single` is the number of axes of an item. A floating-point array with fewer axes is one map.
     """
-    if isinstance(values, Image.Image):
+    if isinstance(values, Image.Image | str | os.PathLike):
         return [values]
     if isinstance(values, list | tuple):
         return list(values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,14 +78,15 @@ def as_pictures(images: Sequence[Any]) -> list[Image.Image]:
     """Images as RGB pictures of their own sizes.
 
     Args:
-      images: uint8 or floating-point arrays [H, W, 1, 3 or 4] or [H, W], or Pillow images. Floating-point values are
-        taken as 0 to 1 if all images keep within it, else as 0 to 255. Values outside of both, as after preprocessing,
-        are stretched from the smallest to the largest one.
+      images: uint8 or floating-point arrays [H, W, 1, 3 or 4] or [H, W], Pillow images, or paths of image files.
+        Floating-point values are taken as 0 to 1 if all images keep within it, else as 0 to 255. Values outside of
+        both, as after preprocessing, are stretched from the smallest to the largest one.
 
     Raises:
-      ValueError: an array has another shape, or no pixels.
+      ValueError: an array has another shape, or no pixels, or a file cannot be read.
     """
-    arrays = [each if isinstance(each, Image.Image) else _pixels(each) for each in images]
+    opened = [_opened(each) if isinstance(each, str | os.PathLike) else each for each in images]
+    arrays = [each if isinstance(each, Image.Image) else _pixels(each) for each in opened]
     floats = [each for each in arrays if isinstance(each, np.ndarray) and each.dtype != np.uint8]
     low = min((float(np.nanmin(each)) for each in floats), default=0.0)
     high = max((float(np.nanmax(each)) for each in floats), default=1.0)
@@ -98,6 +100,16 @@ def as_pictures(images: Sequence[Any]) -> list[Image.Image]:
             each = Image.fromarray(each[..., 0] if each.shape[2] == 1 else each)
         pictures.append(each.convert("RGB"))
     return pictures
+
+
+def _opened(path: str | os.PathLike[str]) -> Image.Image:
+    """The image in a file."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "it is no image that Pillow reads"
+        raise ValueError(f"the image {os.fspath(path)} cannot be read: {reason}") from error
 
 
 def _pixels(image: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ from transforms.sources.content import content_hash
 from transforms.sources.find import find_shards
 from transforms.sources.folder import FolderSource
 from transforms.sources.ids import with_distinct_names
+from transforms.sources.limits import RECORD_BYTES
 from transforms.sources.names import NamesInData, contradictions, names_in_data
 from transforms.sources.parquet import ParquetSource
 from transforms.sources.tfrecord import TFRecordSource
@@ -12,6 +13,7 @@ from transforms.sources.tree import LeftOut
 from transforms.sources.webdataset import WebDatasetSource
 
 __all__ = [
+    "RECORD_BYTES",
     "DamagedShard",
     "Fields",
     "Found",

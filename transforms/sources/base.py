@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from transforms.labels import Label, UnusableLabel, as_label
+from transforms.sources.files import LASTING_ERRORS
 from transforms.sources.ids import fallback_id as fallback_id
+from transforms.sources.limits import RECORD_BYTES
 from transforms.sources.texts import ClassText
 from transforms.unit import Shard
 
@@ -38,14 +41,18 @@ FIRST_RECORDS = 16
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fields:
-    """The names of the features, columns or members that hold an image, its id and its label.
+    """What is read of a record.
 
-    None stands for the format's default names. The empty label `""` means that labels are not read.
+    Attributes:
+      image, id, label: the names of the features, columns or members that hold an image, its id and its label. None
+        stands for the format's default names. The empty label `""` means that labels are not read.
+      record_bytes: the most bytes of a record. A larger one is a record without an image.
     """
 
     image: str | None = None
     id: str | None = None
     label: str | None = None
+    record_bytes: int = RECORD_BYTES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,11 +61,13 @@ class Record:
 
     Attributes:
       index: its place in the shard, from 0.
-      image_id: its id, or `<shard's name>#<index>` if it has none; see `sources.ids` for the shard's name.
+      image_id: its id, or `<shard's name>#<index>` if it has none; see `sources.ids` for the shard's name. Bytes that
+        are not UTF-8 stand in it as `byte_names.as_text` writes them.
       image: the encoded image (JPEG, PNG, …); None if the record has none.
       label: a class index, a class name, one number per class, or None for an unknown label.
       problem: why `image` is None, in one sentence; None otherwise.
-      error: the kind of problem: `NoImage`, or `AmbiguousSample` if it is unclear which image or label is meant.
+      error: the kind of problem: `NoImage`; `AmbiguousSample` if it is unclear which image or label is meant;
+        `TooLarge` if the record is larger than a source reads.
       label_name: the field that holds the label, in words; None if there is no such field.
       label_problem: why the label does not tell the class, in one sentence; None otherwise.
     """
@@ -138,6 +147,28 @@ class DamagedShard(Exception):
 
 class UnreadableInput(ValueError):
     """The input is not what the configuration says. One sentence names the path or field and what is there."""
+
+
+@contextlib.contextmanager
+def readable(path: str, start: int | None) -> Iterator[None]:
+    """Turns errors that do not go away on a retry, such as a file without permission, into one sentence.
+
+    Args:
+      path: the shard's.
+      start: the first record that is read; None while the shard is checked.
+
+    Raises:
+      DamagedShard: the shard cannot be opened or read. Each range of it says so, because none has a record.
+      UnreadableInput: the same, if `start` is None.
+    """
+    try:
+        yield
+    except OSError as error:
+        # A file that is gone may come back, as on a network's file system.
+        if error.errno not in LASTING_ERRORS or isinstance(error, FileNotFoundError):
+            raise
+        sentence = f"{path} cannot be read: {(error.strerror or str(error)).lower()}"
+        raise (UnreadableInput(sentence) if start is None else DamagedShard(sentence, start)) from error
 
 
 class Source(abc.ABC):

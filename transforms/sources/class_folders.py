@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
+from transforms.byte_names import as_text
 from transforms.labels import places_of
 from transforms.sources.base import UnreadableInput, listed
 from transforms.sources.files import file_name
@@ -77,7 +78,7 @@ class ClassFolders:
 
     def add(self, path: str, images: int, inner: Collection[str]) -> None:
         """Adds a folder with its number of images, which may be 0, and the names of the folders in it."""
-        name = file_name(path)
+        name = as_text(file_name(path))
         self._all_names.add(name)
         if images:
             self._names[path] = name

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import re
+import stat
 import zlib
 from typing import BinaryIO, cast
 
@@ -29,15 +32,56 @@ _IMAGE_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM
 
 _PIECE = 16 << 20
 
+# No file is longer. Offsets beyond 2^63 are no integers of the file system's.
+_LONGEST_FILE = 1 << 60
+
+
+# Errors of a single file that do not go away on a retry.
+LASTING_ERRORS = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+)
+
+
+class NotAFile(OSError):
+    """The path is a pipe, a socket or a device. Opening it could wait for ever, or never come to an end."""
+
+    def __init__(self, path: str):
+        super().__init__(errno.EINVAL, "it is a pipe, a socket or a device, and not a file", path)
+
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file to read its bytes as they are stored. Beam would otherwise decompress by name and could not seek."""
+    """Opens a file to read its bytes as they are stored. Beam would otherwise decompress by name and could not seek.
+
+    Raises:
+      NotAFile: the path is neither a file nor a folder.
+      OSError: it cannot be opened.
+    """
+    if is_special(path):
+        raise NotAFile(path)
     return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
 
 
 def file_name(path: str) -> str:
     """The last part of a path or URL."""
     return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def is_special(path: str) -> bool:
+    """Whether a local path is a pipe, a socket or a device. A link is what it leads to."""
+    if "://" in path:
+        return False
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # opening it says why
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def is_image(data: object) -> bool:
@@ -92,6 +136,8 @@ def skip(file: BinaryIO, length: int) -> bool:
     """Skips `length` bytes, without reading them if the file can seek. False if the file ends before."""
     if length == 0:
         return True
+    if length > _LONGEST_FILE:
+        return False
     # Seeking past the end is not an error, but reading there gives nothing.
     file.seek(length - 1, 1)
     return len(file.read(1)) == 1

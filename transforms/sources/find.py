@@ -18,6 +18,7 @@ from transforms.sources.files import (
     GZIP_DAMAGE,
     file_name,
     is_image_name,
+    is_special,
     list_folder,
     open_file,
     read_up_to,
@@ -156,7 +157,13 @@ class _Search:
                 return self._of_folders(contents)
         if not files:
             raise UnreadableInput(f"no file or folder matches {pattern!r}")
-        return [self._of_file(file) for file in files]
+        plain = [file for file in files if not is_special(file.path)]
+        for file in files:
+            if is_special(file.path):
+                self._left_out.add("special file", file.path)
+        if not plain:
+            raise UnreadableInput(f"{pattern!r} matches only pipes, sockets or devices; it must match files")
+        return [self._of_file(file) for file in plain]
 
     def _of_folders(self, contents: dict[str, Contents]) -> list[Shard]:
         """The shards of folders that a glob matches. Each folder is a class, unless all have names of dataset parts."""
@@ -180,6 +187,8 @@ class _Search:
 
     def _of_file(self, file: FileMetadata) -> Shard:
         configured = self._detect.configured
+        if is_special(file.path):
+            raise UnreadableInput(f"{file.path} is a pipe, a socket or a device; it must be a file or a folder")
         if configured == "folder":
             raise UnreadableInput(f"{file.path} is not a folder with images in it")
         format = configured if configured != "auto" else self._detect(file.path)
@@ -198,6 +207,9 @@ class _Search:
         shards = []
         left_out = LeftOut()
         for file in list_folder(folder):
+            if is_special(file.path):
+                left_out.add("special file", file_name(file.path))
+                continue
             format = self._detect(file.path)
             if format is not None and format in (FORMATS if configured == "auto" else (configured,)):
                 shards.append(Shard(file.path, format, file.size_in_bytes))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 
 from apache_beam.io.filesystems import FileSystems
 
+from transforms.byte_names import as_text
 from transforms.sources.base import Found, Record, Source, UnreadableInput
-from transforms.sources.files import open_file
+from transforms.sources.files import LASTING_ERRORS, open_file, read_up_to
 from transforms.sources.ids import id_prefix
+from transforms.sources.limits import TOO_LARGE, too_large
 from transforms.sources.tree import Entry, image_entries
 from transforms.unit import Shard
-
-# Errors of a single file that do not go away on a retry.
-_FILE_ERRORS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class FolderSource(Source):
@@ -53,23 +51,29 @@ class FolderSource(Source):
         label = None if self.fields.label == "" else shard.label
         label_name = None if label is None else "class folder"
         for index, entry in enumerate(_entries(shard)[start:stop], start):
-            image, problem = _read(f"{shard.path}/{entry.path}".rstrip("/"), entry)
-            image_id = (prefix + entry.path).rstrip("/")
-            yield Record(index, image_id, image, label, problem, label_name=label_name)
+            image_id = as_text((prefix + entry.path).rstrip("/"))
+            found = self._read(f"{shard.path}/{entry.path}".rstrip("/"), entry)
+            if isinstance(found, bytes):
+                yield Record(index, image_id, found, label, label_name=label_name)
+            else:
+                kind, problem = found
+                yield Record(index, image_id, None, label, problem, kind, label_name=label_name)
 
-
-def _read(path: str, entry: Entry) -> tuple[bytes | None, str | None]:
-    """The file's bytes, or None and the reason."""
-    if entry.kind == "unreadable":
-        return None, f"the folder {path} cannot be listed: {entry.problem}"
-    try:
-        with open_file(path) as file:
-            image = file.read()
-    except OSError as error:
-        if error.errno not in _FILE_ERRORS and not isinstance(error, FileNotFoundError):
-            raise
-        return None, f"{path} cannot be read: {error.strerror or error}"
-    return (image, None) if image else (None, f"{path} is empty")
+    def _read(self, path: str, entry: Entry) -> bytes | tuple[str, str]:
+        """The file's bytes, or the kind of error and the reason."""
+        if entry.kind == "unreadable":
+            return "NoImage", f"the folder {path} cannot be listed: {entry.problem}"
+        try:
+            with open_file(path) as file:
+                image = read_up_to(file, self.fields.record_bytes + 1)
+                if len(image) > self.fields.record_bytes:
+                    file.seek(0, 2)
+                    return TOO_LARGE, too_large(path, file.tell(), self.fields.record_bytes)
+        except OSError as error:
+            if error.errno not in LASTING_ERRORS and not isinstance(error, FileNotFoundError):
+                raise
+            return "NoImage", f"{path} cannot be read: {error.strerror or error}"
+        return image or ("NoImage", f"{path} is empty")
 
 
 def _entries(shard: Shard) -> list[Entry]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from transforms.byte_names import as_text
 from transforms.unit import Shard
 
 
 def fallback_id(shard: Shard, index: int) -> str:
     """The id of a record without one: `test.tfrecord#17`."""
-    return f"{name_of(shard)}#{index}"
+    return as_text(f"{name_of(shard)}#{index}")
 
 
 def id_prefix(shard: Shard) -> str:

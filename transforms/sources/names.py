@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from transforms.byte_names import as_text
 from transforms.sources.base import FIRST_RECORDS, Source
 from transforms.sources.files import file_name
 from transforms.sources.texts import ClassText
@@ -46,7 +47,7 @@ def names_in_data(source: Source, shards: Sequence[Shard], classes: int) -> Name
       shards: all shards.
       classes: the model's number of classes.
     """
-    folders = {shard.label: file_name(shard.path) for shard in shards if shard.label is not None}
+    folders = {shard.label: as_text(file_name(shard.path)) for shard in shards if shard.label is not None}
     if folders:
         return NamesInData(folders, "the class folders")
     if source.fields.label == "":

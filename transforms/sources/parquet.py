@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from transforms.byte_names import as_text
 from transforms.sources.base import (
     LABEL_NAMES,
     DamagedShard,
@@ -22,8 +23,11 @@ from transforms.sources.base import (
     fallback_id,
     label_fields,
     listed,
+    readable,
 )
 from transforms.sources.files import is_image, open_file
+from transforms.sources.limits import TOO_LARGE, too_large
+from transforms.sources.pages import LARGE_PAGE, TooLargePage, largest_page
 from transforms.sources.texts import ClassText, as_class_text, text_names
 from transforms.unit import Shard
 
@@ -33,6 +37,8 @@ ID_COLUMNS = ("id", "image_id", "filename", "key", "image/filename")
 
 # The number of rows that are decoded at once. A batch should be small even with images of several megabytes.
 _BATCH_ROWS = 16
+# A file that claims more rows for each of its bytes is counted by reading it: its footer may be wrong.
+_ROWS_PER_BYTE = 16
 # With a buffer, Parquet reads page by page. By default it reads all images of a row group at once.
 _BUFFER_BYTES = 1 << 20
 
@@ -47,7 +53,7 @@ class ParquetSource(Source):
 
     def check(self, shard: Shard) -> None:
         try:
-            with _opened(shard) as table:
+            with readable(shard.path, None), _opened(shard) as table:
                 schema = None if table is None else table.schema_arrow
         except DamagedShard as damage:
             raise UnreadableInput(f"{shard.path} is not a readable Parquet file: {damage.__cause__}") from damage
@@ -101,17 +107,23 @@ class ParquetSource(Source):
 
     def count(self, shard: Shard) -> int:
         try:
-            with _opened(shard) as table:
-                return 0 if table is None else int(table.metadata.num_rows)
+            with readable(shard.path, 0), _opened(shard) as table:
+                if table is None:
+                    return 0
+                if table.metadata.num_rows <= _most_rows(shard):
+                    return int(table.metadata.num_rows)
+                schema = table.schema_arrow
+                column = (self._columns(schema).paths() or schema.names)[-1:]
+                return sum(1 for _ in _rows(table, shard, column, 0, None, self._limit))
         except DamagedShard as damage:
             return damage.index
 
     def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[Record]:
         try:
-            with _opened(shard) as table:
+            with readable(shard.path, start), _opened(shard) as table:
                 if table is not None:
                     columns = self._columns(table.schema_arrow)
-                    for index, row in _rows(table, shard, columns.paths(), start, stop):
+                    for index, row in _rows(table, shard, columns.paths(), start, stop, self._limit):
                         yield columns.record(shard, index, row)
         except DamagedShard as damage:
             if damage.concerns(start, stop):
@@ -122,7 +134,8 @@ class ParquetSource(Source):
             if table is None:
                 return ()
             names = [column.name for column in table.schema_arrow if _holds_images(column.type)]
-            row = next((row for _, row in _rows(table, shard, names, 0, 1)), {}) if names else {}
+            row: Any = next((row for _, row in _rows(table, shard, names, 0, 1, self._limit)), {}) if names else {}
+            row = {} if isinstance(row, _Oversized) else row
             cells = {name: row.get(name) for name in names}
             images = {name: cell.get("bytes") if isinstance(cell, dict) else cell for name, cell in cells.items()}
             return tuple(name for name in names if is_image(images[name]))
@@ -150,10 +163,17 @@ class ParquetSource(Source):
             name = next(
                 iter(_fitting(schema, text_names(label), lambda kind: _is_text(kind) or _is_binary(kind))), None
             )
-            for _, row in _rows(table, shard, [label] if name is None else [label, name], start, stop):
+            names = [label] if name is None else [label, name]
+            for _, row in _rows(table, shard, names, start, stop, self._limit):
+                if isinstance(row, _Oversized):
+                    continue
                 text = None if name is None else as_class_text(row[name])
                 field = "" if name is None else f"column {name!r}"
                 yield ClassText(label_fields(row[label], label).get("label"), text, field, 16)
+
+    @property
+    def _limit(self) -> int:
+        return self.fields.record_bytes
 
     def _columns(self, schema: pa.Schema) -> _Columns:
         """The columns to read: the configured ones, else the defaults that exist and fit."""
@@ -185,7 +205,10 @@ class _Columns:
         names = (*image, None if image else self.image, self.id, self.label)
         return list(dict.fromkeys(name for name in names if name))
 
-    def record(self, shard: Shard, index: int, row: dict[str, Any]) -> Record:
+    def record(self, shard: Shard, index: int, row: dict[str, Any] | _Oversized) -> Record:
+        if isinstance(row, _Oversized):
+            large = too_large(f"row {index}", row.size, row.limit)
+            return Record(index, fallback_id(shard, index), None, problem=large, error=TOO_LARGE)
         cell = row[self.image] if self.image else None
         image = cell.get("bytes") if isinstance(cell, dict) else cell
         path = cell.get("path") if isinstance(cell, dict) else None
@@ -198,7 +221,7 @@ class _Columns:
         elif not image:
             problem = f"column {self.image!r} is {'null' if image is None else 'empty'}"
         if isinstance(given_id, bytes):
-            given_id = given_id.decode("utf-8", errors="replace")
+            given_id = as_text(given_id)
         return Record(
             index,
             fallback_id(shard, index) if given_id in (None, "") else str(given_id),
@@ -224,10 +247,22 @@ def _opened(shard: Shard) -> Iterator[pq.ParquetFile | None]:
         yield table
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Oversized:
+    """A row that is larger than is read, in bytes."""
+
+    size: int
+    limit: int
+
+
+def _most_rows(shard: Shard) -> int:
+    return max(1, shard.size) * _ROWS_PER_BYTE
+
+
 def _rows(
-    table: pq.ParquetFile, shard: Shard, paths: list[str], start: int, stop: int | None
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields rows [start, stop) with their indices. Other row groups are not read.
+    table: pq.ParquetFile, shard: Shard, paths: list[str], start: int, stop: int | None, limit: int
+) -> Iterator[tuple[int, Any]]:
+    """Yields rows [start, stop) with their indices, as dicts or `_Oversized`. Other row groups are not read.
 
     Raises:
       DamagedShard: a batch cannot be decoded. Batches begin at the start of their row group. So the batch, and its
@@ -235,24 +270,98 @@ def _rows(
     """
     group_start = 0
     for group in range(table.num_row_groups):
-        group_stop = group_start + table.metadata.row_group(group).num_rows
+        with _damage_at(shard, group_start):
+            count = table.metadata.row_group(group).num_rows
+            if count < 0:
+                raise ValueError(f"the row group claims {count} rows")
+        group_stop = group_start + count
         if stop is not None and stop <= group_start:
             return
         if start < group_stop:
             index = group_start
-            batches = table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=paths, use_threads=False)
+            with _damage_at(shard, group_start):
+                at_once = _rows_at_once(table, shard, group, paths, limit)
+            batches = table.iter_batches(at_once, row_groups=[group], columns=paths, use_threads=False)
             while index < group_stop and (stop is None or index < stop):
                 with _damage_at(shard, index):
+                    if index > _most_rows(shard):
+                        raise ValueError(f"the footer claims more than {_ROWS_PER_BYTE} rows for each byte of the file")
                     batch = next(batches, None)
-                    if batch is None:
+                    if batch is None or not batch.num_rows:
                         raise ValueError("the row group ends before it")
-                    rows = batch.slice(min(max(start - index, 0), batch.num_rows)).to_pylist()
-                for place, row in enumerate(rows, index + batch.num_rows - len(rows)):
+                first = min(max(start - index, 0), batch.num_rows)
+                values = _values(batch.slice(first), limit)
+                for place in range(index + first, index + batch.num_rows):
                     if stop is not None and place >= stop:
                         return
+                    with _damage_at(shard, index):
+                        row = next(values)
                     yield place, row
                 index += batch.num_rows
         group_start = group_stop
+
+
+def _rows_at_once(table: pq.ParquetFile, shard: Shard, group: int, paths: list[str], limit: int) -> int:
+    """The number of rows of a batch of a row group; the same for every range of rows.
+
+    Raises:
+      TooLargePage: a page is larger than is read.
+    """
+    if "://" in shard.path:  # each header would be a request
+        return _BATCH_ROWS
+    names = set(paths)
+    schema = table.schema
+    repeated = {
+        column.path
+        for column in map(schema.column, range(len(schema)))
+        if column.max_repetition_level and column.path.partition(".")[0] in names
+    }
+    # A batch of no rows opens the columns and reads none of their pages.
+    next(table.iter_batches(0, row_groups=[group], columns=paths), None)
+    columns = [schema.column(place).path for place in range(len(schema))]
+    metadata = table.metadata.row_group(group)
+    if metadata.num_columns != len(columns):
+        raise ValueError(f"the row group claims {metadata.num_columns} columns, and the table {len(columns)}")
+    with open_file(shard.path) as file:
+        largest = largest_page(file, metadata, columns, names, repeated, limit)
+    return 1 if largest > LARGE_PAGE else _BATCH_ROWS
+
+
+def _values(batch: pa.RecordBatch, limit: int) -> Iterator[dict[str, Any] | _Oversized]:
+    """The rows of a batch as Python's values. Text that is not UTF-8 is given as bytes."""
+    if batch.nbytes <= limit:
+        try:
+            yield from batch.to_pylist()
+            return
+        except UnicodeDecodeError:
+            batch = pa.RecordBatch.from_arrays([_as_bytes(column) for column in batch.columns], batch.schema.names)
+    for place in range(batch.num_rows):
+        row = batch.slice(place, 1)
+        if row.nbytes > limit:
+            yield _Oversized(row.nbytes, limit)
+        else:
+            try:
+                yield row.to_pylist()[0]
+            except UnicodeDecodeError:
+                row = pa.RecordBatch.from_arrays([_as_bytes(column) for column in row.columns], row.schema.names)
+                yield row.to_pylist()[0]
+
+
+def _as_bytes(column: pa.Array) -> pa.Array:
+    """A column with all text as bytes."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _as_bytes(column.storage)
+    if pa.types.is_dictionary(kind):
+        return _as_bytes(column.dictionary_decode())
+    if pa.types.is_struct(kind):
+        parts = [_as_bytes(part) for part in column.flatten()]
+        return pa.StructArray.from_arrays(parts, [field.name for field in kind], mask=column.is_null())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.large_binary())
+    if pa.types.is_string_view(kind):
+        return column.cast(pa.binary_view())
+    return column
 
 
 @contextlib.contextmanager
@@ -260,7 +369,10 @@ def _damage_at(shard: Shard, index: int) -> Iterator[None]:
     """Turns pyarrow's errors for corrupt data into DamagedShard. Errors of the file system are not changed."""
     try:
         yield
-    except (pa.ArrowException, ValueError) as error:
+    except TooLargePage as error:
+        raise DamagedShard(f"{shard.path}: the row group from row {index} on cannot be read: {error}", index) from error
+    # What pyarrow raises for numbers that no file has.
+    except (pa.ArrowException, ValueError, ArithmeticError, MemoryError, LookupError, TypeError) as error:
         raise DamagedShard(f"{shard.path}: row {index} cannot be read: {error}", index) from error
     except OSError as error:
         # pyarrow raises a plain OSError for corrupt pages. A file system's error has a subclass or an errno.

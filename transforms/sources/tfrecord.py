@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import google_crc32c
 
+from transforms.byte_names import as_text
 from transforms.labels import UnusableLabel, as_label
 from transforms.sources.base import (
     FIRST_RECORDS,
@@ -24,10 +25,12 @@ from transforms.sources.base import (
     fallback_id,
     label_fields,
     listed,
+    readable,
 )
 from transforms.sources.compression import decompressed, other_compression
 from transforms.sources.example import example_class
 from transforms.sources.files import GZIP_DAMAGE, is_image, open_file, read_up_to, skip
+from transforms.sources.limits import TOO_LARGE, too_large
 from transforms.sources.texts import ClassText, as_class_text, text_names
 from transforms.unit import Shard
 
@@ -36,6 +39,9 @@ _LABEL_FEATURES = ("image/class/label", *(name for name in LABEL_NAMES if name !
 # A frame: length (8 bytes), masked CRC32C of the length (4), data, masked CRC32C of the data (4); little-endian.
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
+
+# No message of Protocol Buffers is longer, so no record is. A longer one is not skipped: its length is not one.
+_LONGEST_RECORD = (1 << 31) - 1
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -65,7 +71,7 @@ class TFRecordSource(Source):
     format = "tfrecord"
 
     def check(self, shard: Shard) -> None:
-        with open_file(shard.path) as raw:
+        with readable(shard.path, None), open_file(shard.path) as raw:
             try:
                 file = _decompressed(raw)
                 head = file.read(_HEADER.size)
@@ -79,7 +85,7 @@ class TFRecordSource(Source):
                     else "its first bytes are not a length with a valid checksum"
                 )
                 raise UnreadableInput(f"{shard.path} is not a TFRecord file: {why}")
-        frame = _first_frame(shard.path)
+        frame = self._first_frame(shard.path)
         if frame is None or frame.data is None:
             return
         features = _features(frame.data)
@@ -108,7 +114,7 @@ class TFRecordSource(Source):
         features: Any = None
         labels: list[str] = []
         with contextlib.suppress(DamagedShard):
-            for frame in _frames(shard.path, 0, FIRST_RECORDS):
+            for frame in self._frames(shard.path, 0, FIRST_RECORDS):
                 of_frame = None if frame.data is None else _features(frame.data)
                 labels = [] if of_frame is None else [name for name, _ in self._labels(of_frame)]
                 features = of_frame if features is None or labels else features
@@ -133,7 +139,7 @@ class TFRecordSource(Source):
     def count(self, shard: Shard) -> int:
         count = 0
         try:
-            for _ in _frames(shard.path, start=sys.maxsize):
+            for _ in self._frames(shard.path, start=sys.maxsize):
                 count += 1
         except DamagedShard as damage:
             return damage.index
@@ -141,7 +147,7 @@ class TFRecordSource(Source):
 
     def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[Record]:
         try:
-            for frame in _frames(shard.path, start, stop):
+            for frame in self._frames(shard.path, start, stop):
                 if frame.index >= start:
                     yield self._record(shard, frame)
         except DamagedShard as damage:
@@ -149,14 +155,14 @@ class TFRecordSource(Source):
                 raise
 
     def image_fields(self, shard: Shard) -> tuple[str, ...]:
-        frame = _first_frame(shard.path)
+        frame = self._first_frame(shard.path)
         features = None if frame is None or frame.data is None else _features(frame.data)
         names = () if features is None else sorted(features)
         return tuple(name for name in names if features is not None and is_image(_first_value(features[name])))
 
     def class_texts(self, shard: Shard, start: int = 0, stop: int | None = None) -> Iterator[ClassText]:
         with contextlib.suppress(DamagedShard):
-            for frame in _frames(shard.path, start, stop):
+            for frame in self._frames(shard.path, start, stop):
                 features = _features(frame.data) if frame.data is not None and frame.index >= start else None
                 if features is None or (found := next(self._labels(features), None)) is None:
                     continue
@@ -167,6 +173,15 @@ class TFRecordSource(Source):
                 name = next((name for name, text in texts.items() if text is not None), "")
                 yield ClassText(label, texts.get(name), f"feature {name!r}" if name else "", len(frame.data or b""))
 
+    def _frames(self, path: str, start: int = 0, stop: int | None = None) -> Iterator[_Frame]:
+        return _frames(path, start, stop, self.fields.record_bytes)
+
+    def _first_frame(self, path: str) -> _Frame | None:
+        try:
+            return next(self._frames(path), None)
+        except DamagedShard:
+            return None
+
     @property
     def _image_name(self) -> str:
         return self.fields.image or "image/encoded"
@@ -174,6 +189,9 @@ class TFRecordSource(Source):
     def _record(self, shard: Shard, frame: _Frame) -> Record:
         image_id = fallback_id(shard, frame.index)
         place = f"record {frame.index} at byte {frame.offset}"
+        if frame.length > self.fields.record_bytes:
+            large = too_large(place, frame.length, self.fields.record_bytes)
+            return Record(frame.index, image_id, None, problem=large, error=TOO_LARGE)
         if frame.data is None:
             return Record(frame.index, image_id, None, problem=f"{place} is corrupt: its checksum does not hold")
         features = _features(frame.data)
@@ -182,7 +200,7 @@ class TFRecordSource(Source):
         name = self.fields.id or "image/filename"
         given_id = _first_value(features[name]) if name in features else None
         if isinstance(given_id, bytes):
-            given_id = given_id.decode("utf-8", errors="replace")
+            given_id = as_text(given_id)
         if given_id is not None and given_id != "":
             image_id = str(given_id)
         name, values = next(self._labels(features), ("", []))
@@ -213,17 +231,23 @@ class TFRecordSource(Source):
         return image, None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class _Frame:
-    """One frame. `data` is None if it was skipped or its checksum is wrong."""
+    """One frame. `data` is None if it was skipped, is too large, or its checksum is wrong.
+
+    It is not frozen: that would double the time that making one takes.
+    """
 
     index: int
     offset: int
+    length: int
     data: bytes | None
 
 
-def _frames(path: str, start: int = 0, stop: int | None = None) -> Iterator[_Frame]:
-    """Yields frames [0, stop). The data before `start` is skipped; in an uncompressed file it is not read.
+def _frames(path: str, start: int, stop: int | None, longest: int) -> Iterator[_Frame]:
+    """Yields frames [0, stop). The data before `start`, and data of more than `longest` bytes, are skipped.
+
+    Skipping does not read an uncompressed file.
 
     Raises:
       DamagedShard: the next frame is truncated, or its length is corrupt, so that the start of the following frame is
@@ -234,7 +258,7 @@ def _frames(path: str, start: int = 0, stop: int | None = None) -> Iterator[_Fra
     def damage(reason: str) -> DamagedShard:
         return DamagedShard(f"{path}: {reason} in record {index} at byte {offset}", index)
 
-    with open_file(path) as raw:
+    with readable(path, 0 if start == sys.maxsize else start), open_file(path) as raw:
         try:
             file = _decompressed(raw)
             while stop is None or index < stop:
@@ -246,8 +270,10 @@ def _frames(path: str, start: int = 0, stop: int | None = None) -> Iterator[_Fra
                 if not is_frame_header(header):
                     raise damage("the length is corrupt")
                 length, _ = _HEADER.unpack(header)
+                if length > _LONGEST_RECORD:
+                    raise damage(f"a length of {length:,} bytes, more than a tf.train.Example can have,")
                 data = None
-                if index >= start:
+                if index >= start and length <= longest:
                     data = read_up_to(file, length)
                     checksum = file.read(_CHECKSUM.size)
                     if len(data) < length or len(checksum) < _CHECKSUM.size:
@@ -256,18 +282,11 @@ def _frames(path: str, start: int = 0, stop: int | None = None) -> Iterator[_Fra
                         data = None
                 elif not skip(file, length + _CHECKSUM.size):
                     raise damage("the file ends")
-                yield _Frame(index, offset, data)
+                yield _Frame(index, offset, length, data)
                 index += 1
                 offset += _HEADER.size + length + _CHECKSUM.size
         except GZIP_DAMAGE as error:
             raise damage(f"the compressed stream breaks ({error}; bytes are counted uncompressed)") from error
-
-
-def _first_frame(path: str) -> _Frame | None:
-    try:
-        return next(_frames(path), None)
-    except DamagedShard:
-        return None
 
 
 def _decompressed(file: BinaryIO) -> BinaryIO:

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from transforms.byte_names import as_text
 from transforms.sources.base import (
     FIRST_RECORDS,
     LABEL_NAMES,
@@ -22,17 +23,11 @@ from transforms.sources.base import (
     fallback_id,
     label_fields,
     listed,
+    readable,
 )
-from transforms.sources.files import (
-    GZIP_DAMAGE,
-    IMAGE_EXTENSIONS,
-    OTHER_IMAGE_EXTENSIONS,
-    gunzip,
-    is_gzip,
-    open_file,
-    read_up_to,
-    skip,
-)
+from transforms.sources.files import IMAGE_EXTENSIONS, OTHER_IMAGE_EXTENSIONS, open_file
+from transforms.sources.limits import TEXT_BYTES, TOO_LARGE, too_large
+from transforms.sources.tar import TAR_DAMAGE, check_complete, decompressed, members, read_member
 from transforms.sources.texts import ClassText, as_class_text, text_names
 from transforms.unit import Shard
 
@@ -42,9 +37,8 @@ _MEMBER_NAME = re.compile(r"(?:\./)*((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
 
 LABEL_MEMBERS = ("cls", "label", "class", "target")
 
-_DAMAGE = (tarfile.TarError, *GZIP_DAMAGE)
-
-_PIECE = 1 << 16
+# The names of so many members of a sample are kept. Others are read as they come.
+_NAMED_MEMBERS = 1_000
 
 # The check searches a sample with exactly one image. It stops after so many samples, and after so many with images.
 _CHECKED_SAMPLES = 256
@@ -65,11 +59,11 @@ class WebDatasetSource(Source):
     format = "webdataset"
 
     def check(self, shard: Shard) -> None:
-        with open_file(shard.path) as raw:
+        with readable(shard.path, None), open_file(shard.path) as raw:
             try:
-                for _ in _members(_decompressed(raw)):
+                for _ in members(decompressed(raw)):
                     break
-            except _DAMAGE as error:
+            except TAR_DAMAGE as error:
                 raise UnreadableInput(f"{shard.path} is not a tar file: {error}") from error
         samples: list[_Sample] = []
         with contextlib.suppress(DamagedShard):
@@ -147,10 +141,12 @@ class WebDatasetSource(Source):
     def _record(self, shard: Shard, sample: _Sample) -> Record:
         own_key = None if sample.is_repeated else sample.key
         given_id = own_key if self.fields.id is None else sample.value(self.fields.id)
-        image_id = fallback_id(shard, sample.index) if given_id in (None, "") else str(given_id)
+        image_id = fallback_id(shard, sample.index) if given_id in (None, "") else as_text(str(given_id))
         image = problem = None
         if sample.ambiguity:
             return Record(sample.index, image_id, None, None, sample.ambiguity, "AmbiguousSample")
+        if sample.too_large:
+            return Record(sample.index, image_id, None, None, sample.too_large, TOO_LARGE)
         if sample.image_extension is None:
             problem = f"sample {sample.key!r} has no {self._wanted} member; it has {listed(sample.extensions)}"
             if sample.is_repeated:
@@ -205,10 +201,10 @@ class WebDatasetSource(Source):
         """
         sample: _Sample | None = None
         keys: set[int] = set()  # hashes, because a shard may have very many keys
-        with open_file(shard.path) as raw:
-            file = _decompressed(raw)
+        with readable(shard.path, start or 0), open_file(shard.path) as raw:
             try:
-                for member in _members(file):
+                file = decompressed(raw)
+                for member in members(file):
                     name = _MEMBER_NAME.fullmatch(member.name)
                     if name is None or not member.isfile():
                         continue
@@ -223,9 +219,10 @@ class WebDatasetSource(Source):
                             return
                         sample = _Sample(index, key, is_repeated=hash(key) in keys)
                         keys.add(hash(key))
-                    sample.extensions.append(extension)
+                    if len(sample.extensions) < _NAMED_MEMBERS:
+                        sample.extensions.append(extension)
                     self._load(sample, extension, file, member, wanted=start is not None and sample.index >= start)
-            except _DAMAGE as error:
+            except TAR_DAMAGE as error:
                 index = 0 if sample is None else sample.index
                 if sample is not None and sample.image_extension is not None:
                     yield sample
@@ -243,13 +240,28 @@ class WebDatasetSource(Source):
             if sample.images and sample.images[0] in OTHER_IMAGE_EXTENSIONS and self.fields.image is None:
                 sample.contents.pop(sample.images.pop())
             if not sample.images:
-                sample.contents[extension] = _read(file, member) if wanted else _check_complete(file, member)
+                sample.contents[extension] = self._image_of(sample, extension, file, member, wanted)
             sample.images.append(extension)
         elif wanted and extension in self._text_members():
             if extension in sample.contents:
                 sample.doubled = extension
+            elif member.size > TEXT_BYTES:
+                what = f"the {extension!r} member of sample {sample.key!r}"
+                sample.too_large = sample.too_large or too_large(what, member.size, TEXT_BYTES, key="")
             else:
-                sample.contents[extension] = _read(file, member)
+                sample.contents[extension] = read_member(file, member)
+
+    def _image_of(
+        self, sample: _Sample, extension: str, file: BinaryIO, member: tarfile.TarInfo, wanted: bool
+    ) -> bytes:
+        """The image's bytes; empty, and only checked to be complete, if it is not wanted or too large."""
+        if wanted and member.size <= self.fields.record_bytes:
+            return read_member(file, member)
+        check_complete(file, member)
+        if wanted:
+            what = f"the {extension!r} member of sample {sample.key!r}"
+            sample.too_large = too_large(what, member.size, self.fields.record_bytes)
+        return b""
 
     def _is_image(self, extension: str) -> bool:
         if self.fields.image is None:
@@ -276,6 +288,7 @@ class _Sample:
       images: the extensions of its images; a usable sample has exactly one.
       doubled: a member that occurs twice; None if there is none.
       is_repeated: whether an earlier sample of the shard has the same key.
+      too_large: why a member was not read, in one sentence; None if all that are needed were.
     """
 
     index: int
@@ -285,6 +298,7 @@ class _Sample:
     images: list[str] = dataclasses.field(default_factory=list)
     doubled: str | None = None
     is_repeated: bool = False
+    too_large: str | None = None
 
     @property
     def image_extension(self) -> str | None:
@@ -305,7 +319,7 @@ class _Sample:
         """The JSON member; empty if it is missing or not an object. A label that cannot be read is unknown."""
         try:
             value = json.loads(self.contents.get("json", b"{}"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
 
@@ -326,7 +340,7 @@ def _is_note(key: str) -> bool:
 
 def _from_text(text: str) -> object:
     """The number or list in a member's text, else the text. In JSON, the types are clear already."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         return json.loads(text) if text.startswith("[") else int(text)
     return text
 
@@ -342,66 +356,3 @@ def _split_field(field: str) -> tuple[str, bool, str]:
     if field.startswith("json."):
         return "json", True, field.removeprefix("json.")
     return field.lower(), False, ""
-
-
-class _StrictMember(tarfile.TarInfo):
-    """A member whose damaged header is an error. tarfile takes one after the first member as the archive's end."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> _StrictMember:
-        try:
-            return super().fromtarfile(archive)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
-            raise tarfile.ReadError(f"the header at byte {archive.offset} is damaged ({error})") from error
-
-
-def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Yields members in the archive's order, reading only forwards.
-
-    Raises:
-      tarfile.TarError, or one of GZIP_DAMAGE: the archive cannot be read further, or data follows its end.
-    """
-    head = file.read(1)
-    file.seek(0)
-    if not head:
-        return
-    with tarfile.open(fileobj=file, mode="r:", tarinfo=_StrictMember) as archive:
-        while (member := archive.next()) is not None:
-            yield member
-            # The archive keeps every member for look-ups by name, which are not needed here.
-            archive.members.clear()  # type: ignore[attr-defined]
-        end = archive.offset
-        while rest := file.read(_PIECE):
-            # After zeroed blocks, or with a second archive appended, the rest would be lost silently.
-            if rest.count(0) != len(rest):
-                raise tarfile.ReadError(f"data follows the end-of-archive mark at byte {end}")
-
-
-def _decompressed(file: BinaryIO) -> BinaryIO:
-    head = file.read(3)
-    file.seek(0)
-    return gunzip(file) if is_gzip(head) else file
-
-
-def _read(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
-    file.seek(member.offset_data)
-    data = read_up_to(file, member.size)
-    if len(data) < member.size:
-        raise _truncated(member)
-    return data
-
-
-def _check_complete(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
-    """Checks that a member is complete, without reading it. Returns empty bytes.
-
-    Raises:
-      tarfile.ReadError: the member is truncated.
-    """
-    file.seek(member.offset_data)
-    if not skip(file, member.size):
-        raise _truncated(member)
-    return b""
-
-
-def _truncated(member: tarfile.TarInfo) -> tarfile.ReadError:
-    return tarfile.ReadError(f"the file ends within member {member.name!r}, which begins at byte {member.offset}")

@@ -77,7 +77,7 @@ class MapRows:
 
 def sample_key(shard: str, index: int, target: int) -> int:
     """A pseudo-random 64-bit number that depends only on the row. The rows with the smallest keys are the sample."""
-    text = f"{shard}\n{index}\n{target}".encode()
+    text = f"{shard}\n{index}\n{target}".encode(errors="surrogateescape")  # a path may be any bytes
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 

@@ -32,6 +32,8 @@ def test_the_required_keys_suffice_and_the_rest_has_its_defaults(written):
             "fields": {"image": None, "id": None, "label": None},
             "limit": None,
             "images_per_unit": "auto",
+            "record_mib": 256,
+            "decoding_mib": 1024,
             "changed": "refuse",
         },
         "model": {
@@ -208,6 +210,8 @@ configs = st.fixed_dictionaries(
                 "fields": some(image=nothing_or_names, id=nothing_or_names, label=nothing_or_names),
                 "limit": st.none() | whole,
                 "images_per_unit": st.just("auto") | whole,
+                "record_mib": whole,
+                "decoding_mib": whole,
                 "changed": st.sampled_from(["refuse", "recompute", "adopt"]),
             },
         ),

@@ -45,6 +45,10 @@ def test_a_model_file_is_exposed_by_its_path(tmp_path: pathlib.Path, as_given: A
 def test_what_is_no_model_is_refused_by_name(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"absent\.keras cannot be loaded as a Keras model"):
         expose(tmp_path / "absent.keras")
+    (tmp_path / "old.h5").write_bytes(b"not what Keras 3 reads")
+    with pytest.raises(ValueError, match="`fullgrad inspect` also read files of Keras 2") as error:
+        expose(tmp_path / "old.h5")
+    assert "\n" not in str(error.value)
     with pytest.raises(TypeError, match="the model is of type int; it must be a Keras model or the path of a file"):
         expose(5)
 

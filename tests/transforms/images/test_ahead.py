@@ -149,6 +149,28 @@ class TestDecodeAhead:
     def test_closing_before_the_first_result_reads_nothing(self):
         decode_ahead(pytest.fail, slowly, threads=1, ahead=1).close()
 
+    def test_items_that_wait_to_be_decoded_are_bounded_in_bytes(self):
+        read, decoding = [], threading.Event()
+
+        def items():
+            for item in range(6):
+                read.append(item)
+                yield item
+
+        def decode(item):
+            assert decoding.wait(60)
+            return item
+
+        results = decode_ahead(items(), decode, threads=1, ahead=100, weigh=lambda item: 40, most=100)
+        consumer = threading.Thread(target=lambda: list(results))
+        consumer.start()
+        eventually(lambda: len(read) == 3, seconds=60)  # two are within the bound, and the third waits
+        time.sleep(0.05)
+        assert len(read) == 3
+        decoding.set()
+        consumer.join(60)
+        assert read == list(range(6))
+
     @pytest.mark.parametrize("wrong", [{"threads": 0}, {"ahead": 0}])
     def test_there_is_at_least_one_thread_and_one_item_ahead(self, wrong):
         with pytest.raises(ValueError, match="must be"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import subprocess
 import sys
 from typing import Any
@@ -67,6 +68,27 @@ def test_the_call_of_the_page_that_this_project_grew_from_works() -> None:
 )
 def test_images_come_in_many_forms(images: Any) -> None:
     np.testing.assert_array_equal(bare(images, MAPS), bare(IMAGES, MAPS))
+
+
+def test_paths_of_image_files_are_taken(tmp_path: pathlib.Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(len(IMAGES))]
+    for path, pixels in zip(paths, IMAGES, strict=True):
+        Image.fromarray(pixels).save(path)
+    np.testing.assert_array_equal(bare(paths, MAPS), bare(IMAGES, MAPS))
+    np.testing.assert_array_equal(bare(str(paths[0]), MAPS[0]), bare(IMAGES[:1], MAPS[:1]))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "No such file or directory"), (b"text", "it is no image that Pillow reads")]
+)
+def test_a_path_that_is_no_image_is_refused_in_one_sentence(
+    tmp_path: pathlib.Path, content: bytes | None, reason: str
+) -> None:
+    path = tmp_path / "a.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"the image {path} cannot be read: {reason}$"):
+        visualize(path)
 
 
 def test_preprocessed_images_are_stretched_to_the_range_of_a_picture() -> None:
