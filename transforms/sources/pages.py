@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 # A page whose data is compressed more than this is no page of images: JPEG and PNG files are compressed already.
@@ -35,16 +35,12 @@ class TooLargePage(ValueError):
     """A page would take more memory than a page of images does. One sentence."""
 
 
-def largest_page(
-    file: BinaryIO, group: Any, paths: Sequence[str], columns: set[str], repeated: set[str], record_bytes: int
-) -> int:
+def largest_page(file: BinaryIO, group: Any, columns: set[str], repeated: set[str], record_bytes: int) -> int:
     """The bytes of the largest page that must be decompressed for some columns of a row group; 0 without any.
 
     Args:
       file: the Parquet file.
-      group: the row group's metadata. pyarrow must have opened the columns before: it ends the process if it is asked
-        for the metadata of a damaged column.
-      paths: the paths of the schema's columns, in order.
+      group: the row group's metadata.
       columns: the columns that are read, by their names in the table, or with a struct's field: `image.bytes`.
       repeated: the columns of them that hold lists.
       record_bytes: the most bytes of a record.
@@ -54,10 +50,11 @@ def largest_page(
         or more values in lists than any model has classes.
     """
     largest = 0
-    for place, path in enumerate(paths):
+    for place in range(group.num_columns):
+        column = group.column(place)
+        path = column.path_in_schema
         if not any(path == name or path.startswith(f"{name}.") for name in columns):
             continue
-        column = group.column(place)
         lists = any(path == name or path.startswith(f"{name}.") for name in repeated)
         packed = column.compression != "UNCOMPRESSED"
         if not packed and not lists:

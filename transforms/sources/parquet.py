@@ -316,14 +316,8 @@ def _rows_at_once(table: pq.ParquetFile, shard: Shard, group: int, paths: list[s
         for column in map(schema.column, range(len(schema)))
         if column.max_repetition_level and column.path.partition(".")[0] in names
     }
-    # A batch of no rows opens the columns and reads none of their pages.
-    next(table.iter_batches(0, row_groups=[group], columns=paths), None)
-    columns = [schema.column(place).path for place in range(len(schema))]
-    metadata = table.metadata.row_group(group)
-    if metadata.num_columns != len(columns):
-        raise ValueError(f"the row group claims {metadata.num_columns} columns, and the table {len(columns)}")
     with open_file(shard.path) as file:
-        largest = largest_page(file, metadata, columns, names, repeated, limit)
+        largest = largest_page(file, table.metadata.row_group(group), names, repeated, limit)
     return 1 if largest > LARGE_PAGE else _BATCH_ROWS
 
 

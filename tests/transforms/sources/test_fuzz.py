@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.shards import write_parquet, write_tfrecord, write_webdataset
-from transforms.images import Resize, UndecodableImage, decode_image
+from transforms.images import DECODING_BYTES, Resize, UndecodableImage, decode_image, use_decoding_bytes
 from transforms.sources import DamagedShard, Fields, UnreadableInput, source_for
 from transforms.unit import Shard
 
@@ -124,7 +124,11 @@ def decode(data: bytes) -> None:
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of damage that it can read over
 @pytest.mark.timeout(0 if CASES > 2_000 else 300)
 @pytest.mark.parametrize("what", ["images", "shards"])
-def test_no_mutation_crashes_hangs_or_fills_the_memory(what: str, tmp_path: pathlib.Path) -> None:
+def test_no_mutation_crashes_hangs_or_fills_the_memory(
+    what: str, tmp_path: pathlib.Path, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(lambda: use_decoding_bytes(DECODING_BYTES))
+    use_decoding_bytes(64 << 20)  # an image just under the limit of pixels may take all of it
     originals = images() if what == "images" else shards(tmp_path)
     path = tmp_path / "case"
     start = 0
