@@ -316,8 +316,13 @@ def _rows_at_once(table: pq.ParquetFile, shard: Shard, group: int, paths: list[s
         for column in map(schema.column, range(len(schema)))
         if column.max_repetition_level and column.path.partition(".")[0] in names
     }
+    found = table.metadata.row_group(group)
+    # pyarrow ends the process at some damaged metadata of columns, so nobody looks at them without need: pages are no
+    # larger than all that their row group claims. Lists of equal numbers take nothing there.
+    if found.total_byte_size <= LARGE_PAGE and not repeated:
+        return _BATCH_ROWS
     with open_file(shard.path) as file:
-        largest = largest_page(file, table.metadata.row_group(group), names, repeated, limit)
+        largest = largest_page(file, found, names, repeated, limit)
     return 1 if largest > LARGE_PAGE else _BATCH_ROWS
 
 
