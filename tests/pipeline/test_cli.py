@@ -355,8 +355,11 @@ def test_the_status_of_a_run_that_goes_on(
     thread.start()
     try:
         assert third.wait(60)
-        assert run("status", value["output"]["path"]) == 0
-        status = rows(capsys)
+        status: dict[str, str] = {}
+        deadline = time.monotonic() + 30
+        while status.get("images") != "3 of 12" and time.monotonic() < deadline:  # a thread writes the heartbeat
+            assert run("status", value["output"]["path"]) == 0
+            status = rows(capsys)
     finally:
         looked.set()
         thread.join()
