@@ -16,7 +16,8 @@ def sentence(row: Mapping[str, Any]) -> str:
             f" (alikeness {row['alikeness']:.2f})"
         )
     elif row["turned"] is not None:
-        into = "" if row["turned_into"] is None else f" into {_name(row['turned_into_name'], row['turned_into'])}"
+        commonest = _name(row["turned_into_name"], row["turned_into"])
+        into = "" if row["turned_into"] is None else f", most often into {commonest}"
         most = into if row["turned"] >= 0.02 else ""
         parts.append(
             f"Covering the {row['place']} turns {row['turned']:.0%} of the images of {name}{most}; "
