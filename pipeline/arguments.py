@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib import metadata
 from typing import NoReturn
 
 from pipeline import comparison, export, show
@@ -32,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; "
         "2 the request could not be run; 130 interrupted.",
     )
+    fullgrad.add_argument("--version", action="version", version=f"fullgrad {metadata.version('fullgrad-beam')}")
     fullgrad.add_argument("--verbose", action="store_true", help="show what Beam and the workers log")
     commands = fullgrad.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

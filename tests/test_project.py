@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import pathlib
 import re
+import subprocess
+import sys
+import tarfile
 import tomllib
 from collections.abc import Iterator
 
 import pytest
 
+from pipeline.cli import main
 from tests.pages import code_blocks
 from transforms.output import CLASSES, ERRORS, MAPS
 from transforms.statistics import FIGURES
@@ -47,6 +51,30 @@ def test_every_file_that_the_readme_and_the_docs_link_to_is_there() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+# ---- what is distributed
+
+
+def test_the_version_is_said_and_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"fullgrad {version}\n"
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_source_distribution_has_tests_docs_and_all_that_a_packager_needs(tmp_path: pathlib.Path) -> None:
+    uv = pathlib.Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "build", "--sdist", "--quiet", "--out-dir", tmp_path, ROOT], check=True)
+    [archive] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        held = {name.partition("/")[2] for name in tar.getnames()}
+    wanted = {"Dockerfile", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "SECURITY.md", "pipeline/py.typed"}
+    for folder in ("tests", "docs", "configs", "benchmarks", "examples", "pipeline", "transforms"):
+        files = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        wanted.update(path.relative_to(ROOT).as_posix() for path in files)
+    assert wanted - held == set()
 
 
 # ---- columns
