@@ -16,6 +16,7 @@ Verdict: TypeAlias = Literal["used", "salient only", "undecided"]
 FALSE_DISCOVERIES = 0.05  # the rate, by Benjamini & Hochberg, over all findings and tests of a check
 LEAST_FLIPS = 0.15  # the smallest share of turned predictions, beyond those of the control, that counts
 LEAST_RATIO = 2.0  # covering must cost so many times what the controls cost
+CLEAR_FLIPS = 0.5  # a border that turns so many more images than its control needs no comparison by covering
 LEAST_ALIKENESS = 0.15
 
 _DRAWS = 1_000
@@ -56,7 +57,7 @@ class Judgement:
 
     Attributes:
       out_of_place: covering costs the class far more than covering as much elsewhere, and far more than covering the
-        same place costs other classes.
+        same place costs other classes. Or it is a border that turns most images that it is added to.
       verdict: `used` if the finding stands out and changes predictions; `salient only` if neither covering nor adding
         turns `LEAST_FLIPS` of the images, with 95 % confidence; otherwise `undecided`.
       p_cover, p_add: of the two tests; 1 where a test was not possible.
@@ -78,7 +79,9 @@ def judge(findings: Sequence[Finding], answers: Sequence[Answers], alike: Sequen
     one of two things turns predictions (`LEAST_FLIPS` beyond the controls): adding it to other images, or covering it.
     In the middle of the image only adding counts: an object that is covered turns predictions too. A look is used if
     adding it turns predictions, and the patches are alike. An object that is cut out and pasted turns some predictions
-    as well, but objects do not look alike from picture to picture.
+    as well, but objects do not look alike from picture to picture. A border that is covered costs other classes much,
+    too, as it is a large part of the image. So one that turns most images that it is added to (`CLEAR_FLIPS`) is used;
+    no object fits into a border.
 
     Args:
       findings: what was tested.
@@ -91,8 +94,10 @@ def judge(findings: Sequence[Finding], answers: Sequence[Answers], alike: Sequen
     judged = []
     for i, (finding, each) in enumerate(zip(findings, answers, strict=True)):
         q_cover, q_add = corrected[i], corrected[len(answers) + i]
-        out_of_place = q_cover <= FALSE_DISCOVERIES and _costs_more(each)
         adds = q_add <= FALSE_DISCOVERIES and _adds(each)
+        out_of_place = (q_cover <= FALSE_DISCOVERIES and _costs_more(each)) or (
+            finding.kind == "border" and adds and each.added.mean() - each.added_control.mean() >= CLEAR_FLIPS
+        )
         if finding.kind == "look":
             used = alike[i] and adds
         else:

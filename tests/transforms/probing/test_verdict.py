@@ -46,6 +46,13 @@ def test_what_costs_and_turns_predictions_is_used():
     assert verdicts(CORNER, [answers(cost=2, added=0.5)]) == ["used"]
 
 
+def test_a_border_that_turns_most_images_is_used_though_covering_it_costs_other_classes_as_much():
+    border = dataclasses.replace(CORNER, kind="border", place="border")
+    assert verdicts(border, [answers(everywhere=3, added=0.8)]) == ["used"]
+    assert verdicts(border, [answers(everywhere=3, added=0.3)]) == ["undecided"]
+    assert verdicts(CORNER, [answers(everywhere=3, added=0.8)]) == ["undecided"]
+
+
 def test_what_costs_and_turns_nothing_is_only_salient():
     assert verdicts(CORNER, [answers(cost=2)]) == ["salient only"]
 
