@@ -102,10 +102,10 @@ class Run:
     def attempts(self) -> list[Attempt]:
         """The files of `maps` that have been in progress for a while. Only their beginning is written."""
         found = []
-        for path in pathlib.Path(self.path, "tmp").glob("*.parquet.part"):
+        for path in pathlib.Path(self.path, "tmp").glob("*~maps~*.part"):
             with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
                 if time.time() - path.stat().st_mtime > _A_WHILE:
-                    _, _, pid, _, part = path.name.split("~")
+                    _, _, pid, _, _, part = path.name.split("~")
                     found.append(Attempt(int(pid), part))
         return found
 
