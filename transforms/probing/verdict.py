@@ -80,8 +80,8 @@ def judge(findings: Sequence[Finding], answers: Sequence[Answers], alike: Sequen
     In the middle of the image only adding counts: an object that is covered turns predictions too. A look is used if
     adding it turns predictions, and the patches are alike. An object that is cut out and pasted turns some predictions
     as well, but objects do not look alike from picture to picture. A border that is covered costs other classes much,
-    too, as it is a large part of the image. So one that turns most images that it is added to (`CLEAR_FLIPS`) is used;
-    no object fits into a border.
+    too, as it is a large part of the image. So one that turns most images that it is added to (`CLEAR_FLIPS`) is used,
+    if nothing smaller of the class is; no object fits into a border.
 
     Args:
       findings: what was tested.
@@ -91,19 +91,24 @@ def judge(findings: Sequence[Finding], answers: Sequence[Answers], alike: Sequen
     p_cover = [_p_cover(each) for each in answers]
     p_add = [_p_add(each) for each in answers]
     corrected = false_discovery([*p_cover, *p_add])
-    judged = []
+    judged: list[Judgement] = []
+    clear = []  # the borders that turn most images that they are added to
     for i, (finding, each) in enumerate(zip(findings, answers, strict=True)):
         q_cover, q_add = corrected[i], corrected[len(answers) + i]
         adds = q_add <= FALSE_DISCOVERIES and _adds(each)
-        out_of_place = (q_cover <= FALSE_DISCOVERIES and _costs_more(each)) or (
-            finding.kind == "border" and adds and each.added.mean() - each.added_control.mean() >= CLEAR_FLIPS
-        )
+        out_of_place = q_cover <= FALSE_DISCOVERIES and _costs_more(each)
+        if finding.kind == "border" and adds and each.added.mean() - each.added_control.mean() >= CLEAR_FLIPS:
+            clear.append(i)
         if finding.kind == "look":
             used = alike[i] and adds
         else:
             used = out_of_place and (adds or (_turns(each) and not finding.central))
         verdict: Verdict = "used" if used else "salient only" if _surely_little(each) else "undecided"
         judged.append(Judgement(out_of_place, verdict, p_cover[i], p_add[i], q_cover, q_add))
+    explained = {finding.class_index for finding, each in zip(findings, judged, strict=True) if each.verdict == "used"}
+    for i in clear:
+        if findings[i].class_index not in explained:
+            judged[i] = dataclasses.replace(judged[i], out_of_place=True, verdict="used")
     return judged
 
 

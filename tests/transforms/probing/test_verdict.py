@@ -51,6 +51,8 @@ def test_a_border_that_turns_most_images_is_used_though_covering_it_costs_other_
     assert verdicts(border, [answers(everywhere=3, added=0.8)]) == ["used"]
     assert verdicts(border, [answers(everywhere=3, added=0.3)]) == ["undecided"]
     assert verdicts(CORNER, [answers(everywhere=3, added=0.8)]) == ["undecided"]
+    both = judge([border, CORNER], [answers(everywhere=3, added=0.8), answers(1, cost=2, added=0.5)], [False, False])
+    assert [each.verdict for each in both] == ["undecided", "used"], "the corner is what the border has"
 
 
 def test_what_costs_and_turns_nothing_is_only_salient():
