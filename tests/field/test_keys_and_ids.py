@@ -186,7 +186,7 @@ def test_ids_stay_when_a_run_goes_on_with_further_shards(tmp_path: pathlib.Path)
         [*(f"test.tfrecord#{i}" for i in range(6)), *(f"b/test.tfrecord#{i}" for i in range(3))]
     )
     third = str(_without_ids(tmp_path / "c" / "b" / "test.tfrecord", 1))
-    _run(value, third)
+    _run({**value, "input": {**value["input"], "changed": "adopt"}}, third)
     assert "c/b/test.tfrecord#0" in _ids(value)
     assert len(set(_ids(value))) == 10
 
