@@ -36,6 +36,7 @@ def test_a_table_has_every_figure_of_every_row(small_output: pathlib.Path, tmp_p
         "map_height",
         "map_width",
         "coarse_map",
+        "evidence_map",
         "channel_terms",
         "image",
     }
@@ -170,7 +171,7 @@ def test_nothing_half_written_stays_if_a_part_is_damaged(
     last.write_bytes(data[:4] + bytes(len(data) // 2) + data[len(data) // 2 + 4 :])
     for name in ("x.csv", "x.npz", "pictures"):
         assert exported(folder, "--to", tmp_path / name) == 2
-        assert "cannot be read" in capsys.readouterr().err
+        assert "is damaged" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
