@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -126,7 +127,12 @@ def _prepare(config: Config, beam_options: Sequence[str]) -> Plan:
 
     identity = identity_of(config, spec)
     output = Output(config.output.path, fingerprint_of_identity(identity), run, flags)
-    check_output(output, identity)
+    try:
+        check_output(output, identity)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise CannotRun(f"output.path: {output.path} cannot be written; its name is too long") from error
     named = class_names_of(config.model.class_names, source, shards, model, earlier_names(output))
     if named.names is not None and named.names != spec.class_names:
         spec = with_class_names(spec, named.names)
