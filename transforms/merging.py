@@ -22,7 +22,6 @@ from transforms.statistics import (
     Ranking,
     cosine,
     exceeding,
-    limits_of,
     merged,
     shares_in_cells,
 )
@@ -82,15 +81,16 @@ def rank_by_similarity(
 
 def _exceeding(table: pa.Table, targets: np.ndarray, digests: Sequence[Digest]) -> dict[int, Exceeding]:
     """How many of a unit's maps of each class exceed the other classes' maps; maps without mass do not count."""
-    sample = next((digest.cells for digest in digests if digest.cells is not None), None)
-    if sample is None:
+    tops = next((digest.tops for digest in digests if digest.tops is not None), None)
+    if tops is None:
         return {}
     maps = (table[name].combine_chunks().flatten().to_numpy() for name in ("coarse_map", "evidence_map"))
     shares = shares_in_cells(*(each.reshape(-1, COARSE, COARSE) for each in maps))
     has_mass = table["entropy"].is_valid().to_numpy()
     return {
         class_index: exceeding(shares[has_mass & (targets == class_index)], limits)
-        for class_index, limits in limits_of(sample, targets).items()
+        for class_index in np.unique(targets).tolist()
+        if (limits := tops.limits(class_index)) is not None
     }
 
 

@@ -26,6 +26,7 @@ from PIL import Image
 
 from benchmarks.shortcuts.case import Case, Truth
 from benchmarks.shortcuts.design import cases
+from benchmarks.shortcuts.measuring import read_truths, trained_and_tested
 from benchmarks.shortcuts.plants import Plant
 from benchmarks.tables import Report
 from transforms.statistics import COARSE
@@ -85,12 +86,11 @@ class Said:
 def said_of(case: Case, folder: pathlib.Path, package: str | None, images: int, tested: int) -> list[Said]:
     """Runs and checks a case, as far as the folder does not hold it yet."""
     output = folder / "checks" / case.name / f"{images}-{tested}"
-    known = folder / f"{case.name}.json"
     if not (output / "checks.parquet").exists():
-        _prepare(case, folder, package, output.parent / "images", known)
+        _prepare(case, folder, package, output.parent / "images")
         _fullgrad("run", str(_configuration(case, folder, output)))
         _fullgrad("check", str(output), "--images", str(images), "--tested", str(tested))
-    truths = [Truth(**{k: np.asarray(v) for k, v in each.items()}) for each in json.loads(known.read_text())]
+    truths = read_truths(case, folder)
     checks = pq.read_table(output / "checks.parquet").to_pylist()
     summary = json.loads((output / "summary.json").read_text())
     clusters = pq.read_table(output / "clusters.parquet").to_pylist()
@@ -113,16 +113,12 @@ def said_of(case: Case, folder: pathlib.Path, package: str | None, images: int, 
     return found
 
 
-def _prepare(case: Case, folder: pathlib.Path, package: str | None, images: pathlib.Path, known: pathlib.Path) -> None:
+def _prepare(case: Case, folder: pathlib.Path, package: str | None, images: pathlib.Path) -> None:
     import keras  # slow
 
     from benchmarks.shortcuts import models
 
-    folder.mkdir(parents=True, exist_ok=True)
-    model = models.trained(case, folder, package)
-    if not known.exists():
-        truths = models.truths(case, model)
-        known.write_text(json.dumps([{k: v.tolist() for k, v in dataclasses.asdict(t).items()} for t in truths]))
+    trained_and_tested(case, folder, package)
     data = models.dataset(case, models.TEST)
     for i, (pixels, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
         path = images / f"class {label:02d}" / f"{i:05d}.png"

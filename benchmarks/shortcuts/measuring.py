@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -29,23 +30,37 @@ class Measured:
 
 def measure(case: Case, folder: pathlib.Path, package: str | None) -> Measured:
     """Trains, explains and tests a case, as far as the folder does not hold it yet."""
-    known, explained = folder / f"{case.name}.json", folder / f"{case.name}.npz"
+    explained = folder / f"{case.name}.npz"
     if not is_measured(case, folder):
         import keras  # slow, and not needed to count what is cached
 
         from benchmarks.shortcuts import models
         from benchmarks.shortcuts.explaining import write_evidence
 
-        folder.mkdir(parents=True, exist_ok=True)
-        model = models.trained(case, folder, package)
-        if not known.exists():
-            truths = models.truths(case, model)
-            known.write_text(json.dumps([{k: v.tolist() for k, v in dataclasses.asdict(t).items()} for t in truths]))
+        model = trained_and_tested(case, folder, package)
         data = models.dataset(case, models.TEST)
         write_evidence(model, data.images, data.labels, explained)
         keras.utils.clear_session()
-    truths = [Truth(**{k: np.asarray(v) for k, v in each.items()}) for each in json.loads(known.read_text())]
-    return Measured(case, read_evidence(explained), truths)
+    return Measured(case, read_evidence(explained), read_truths(case, folder))
+
+
+def trained_and_tested(case: Case, folder: pathlib.Path, package: str | None) -> Any:
+    """The case's Keras model. Which shortcuts it uses is in the folder afterwards; see `read_truths`."""
+    from benchmarks.shortcuts import models
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model = models.trained(case, folder, package)
+    known = folder / f"{case.name}.json"
+    if not known.exists():
+        truths = models.truths(case, model)
+        known.write_text(json.dumps([{k: v.tolist() for k, v in dataclasses.asdict(t).items()} for t in truths]))
+    return model
+
+
+def read_truths(case: Case, folder: pathlib.Path) -> list[Truth]:
+    """Which shortcuts a tested model uses, in their order."""
+    stored = json.loads((folder / f"{case.name}.json").read_text())
+    return [Truth(**{k: np.asarray(v) for k, v in each.items()}) for each in stored]
 
 
 def is_measured(case: Case, folder: pathlib.Path) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.shortcuts.evidence import Evidence
-from transforms.statistics import Moments, Sample, Standout, limits_of, map_figures, part_standouts, shares_in_cells
+from transforms.statistics import Moments, Sample, Standout, Tops, map_figures, part_standouts, shares_in_cells
 from transforms.statistics import exceeding as exceeding_of
 from transforms.statistics.accumulators import SAMPLE_OF_CELLS
 from transforms.statistics.effects import LEAST_IMAGES, Effects, effects
@@ -124,8 +124,9 @@ def parts_of(coarse: np.ndarray, speaking: np.ndarray, targets: np.ndarray) -> l
     shares = shares_in_cells(coarse.astype(np.float32), speaking.astype(np.float32))
     rows = np.concatenate([targets[:, None], shares], axis=1, dtype=np.float32)
     keys = np.random.default_rng(0).permutation(len(targets)).astype(np.uint64)
-    limits = limits_of(Sample.of(SAMPLE_OF_CELLS, keys, rows), targets)
-    return part_standouts({k: exceeding_of(shares[targets == k], each) for k, each in limits.items()})
+    tops = Tops.of(Sample.of(SAMPLE_OF_CELLS, keys, rows))
+    limits = {k: tops.limits(k) for k in np.unique(targets).tolist()}
+    return part_standouts({k: exceeding_of(shares[targets == k], each) for k, each in limits.items() if each})
 
 
 def auroc(planted: np.ndarray, innocent: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from typing import Protocol
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.output import list_files, read_bytes
+from transforms.output import is_running, list_files, read_bytes
 
 PAGE = "index.html"
 
@@ -95,18 +95,8 @@ def _clear_abandoned(path: pathlib.Path) -> None:
     """Deletes what killed builds of the same folder left beside it."""
     for left in path.parent.glob(f".{path.name}~*~*~*"):
         process = left.name.split("~")[-3]
-        if process.isdigit() and not _is_running(int(process)):
+        if process.isdigit() and not is_running(int(process)):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's process
-        return True
-    return True
 
 
 class StoreFolder:

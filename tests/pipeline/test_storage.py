@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -373,14 +374,22 @@ def test_an_output_without_one_of_its_tables_is_not_done(
     assert "all units done, their statistics not yet merged" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_receipts_that_may_not_be_read_are_named(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    os.chmod(case.output.file("receipts"), 0)
-    try:
-        assert main(["status", case.output.path]) == 2
-        assert case.output.file("receipts") in capsys.readouterr().err
-    finally:
-        os.chmod(case.output.file("receipts"), 0o755)
+    as_root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        os.chmod(name, 0o755)
+        output = pathlib.Path(shutil.copytree(case.output.path, pathlib.Path(name) / "out"))
+        main(["status", str(output)])  # imports what another user may not be able to
+        os.chmod(output / "receipts", 0)
+        if as_root:  # who may read everything
+            os.seteuid(65534)
+        try:
+            assert main(["status", str(output)]) == 2
+        finally:
+            if as_root:
+                os.seteuid(0)
+            os.chmod(output / "receipts", 0o755)
+        assert str(output / "receipts") in capsys.readouterr().err
 
 
 # ---- outputs of earlier versions

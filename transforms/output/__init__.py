@@ -5,6 +5,7 @@ from transforms.output.committing import NewParts, OtherRun, committed
 from transforms.output.files import DamagedOutput, list_files, open_file, read_bytes
 from transforms.output.finding import UnknownId, find_rows
 from transforms.output.hugging_face import IMAGE, hugging_face_metadata
+from transforms.output.leftovers import is_running
 from transforms.output.originals import NoOriginal, Originals, read_image
 from transforms.output.parquet import ParquetReader, open_parquet
 from transforms.output.partials import class_block, statistics_from_table, statistics_table
@@ -56,6 +57,7 @@ __all__ = [
     "encode_maps",
     "find_rows",
     "hugging_face_metadata",
+    "is_running",
     "list_files",
     "open_file",
     "open_parquet",

@@ -41,7 +41,7 @@ from transforms.statistics.clusters import VIEWS, Clusters, Peak, find_clusters,
 from transforms.statistics.figures import COARSE, FIGURES, map_figures, resample, unit_mass
 from transforms.statistics.repeats import IdCounts, MergeIdCounts
 from transforms.statistics.standout import Standout, standouts
-from transforms.statistics.tails import Exceeding, MergeExceeding, exceeding, limits_of, part_standouts
+from transforms.statistics.tails import Exceeding, MergeExceeding, Tops, exceeding, part_standouts
 
 __all__ = [
     "CLUSTER",
@@ -78,12 +78,12 @@ __all__ = [
     "Ranking",
     "Sample",
     "Standout",
+    "Tops",
     "class_row",
     "confusion_rows",
     "cosine",
     "exceeding",
     "find_clusters",
-    "limits_of",
     "map_figures",
     "merged",
     "part_standouts",

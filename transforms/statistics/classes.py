@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from transforms.statistics.accumulators import DATASET, ClassStatistics, Moments, Ranking, Sample
+from transforms.statistics.accumulators import DATASET, ClassStatistics, Moments, Ranking
 from transforms.statistics.effects import mean_interval, quantile_ranks
 from transforms.statistics.figures import FIGURES
+from transforms.statistics.tails import Tops
 
 QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 
@@ -39,7 +40,7 @@ class Digest:
       means: float64 [len(FIGURES)], the mean figures; NaN if no map has mass.
       coarse: float64 [14, 14], the mean coarse map.
       evidence, share: of [14, 14], as in `ClassStatistics`.
-      cells: as in `ClassStatistics`. Only for the dataset; None for a class.
+      tops: the largest shares of evidence in each cell. Only for the dataset; None for a class.
       map: float64 [grid, grid], the mean map. Only for the dataset; None for a class.
       errors: float64 [n], the sample's completeness errors without NaN. Only for the dataset; None for a class.
       largest_error: the largest completeness error; 0 if there are none.
@@ -54,7 +55,7 @@ class Digest:
     coarse: np.ndarray
     evidence: Moments
     share: Moments
-    cells: Sample | None
+    tops: Tops | None
     map: np.ndarray | None
     errors: np.ndarray | None
     largest_error: float
@@ -73,7 +74,7 @@ class Digest:
             coarse=statistics.coarse.mean,
             evidence=statistics.evidence,
             share=statistics.share,
-            cells=statistics.cells if whole else None,
+            tops=Tops.of(statistics.cells) if whole else None,
             map=statistics.map.mean if whole else None,
             errors=_completeness_errors(statistics) if whole else None,
             largest_error=statistics.largest_error,

@@ -85,31 +85,46 @@ class MergeExceeding(beam.CombineFn):
         return accumulator[0]
 
 
-def limits_of(sample: Sample, classes: np.ndarray) -> dict[int, Limits]:
-    """The limits of classes that have enough images of other classes in the sample.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tops:
+    """The largest shares of a sample of all images, from which the limits of every class follow.
 
-    Args:
-      sample: its rows are float32 [n, 1 + shares]: the explained class, then `shares_in_cells`.
-      classes: the classes.
+    They are sorted once. Each unit asks for the limits of its classes, and sorting takes as long as explaining dozens
+    of small images.
+
+    Attributes:
+      shares: float32 [depth, shares], from the largest down; as many as are left for any class without its own images.
+      targets: int32 [depth, shares], the explained classes of the images that have them.
+      images: the number of images in the sample of each class that is in it.
     """
-    targets, shares = sample.rows[:, 0].astype(np.int64), sample.rows[:, 1:]
-    wanted = np.unique(classes)
-    own = {int(c): int(np.count_nonzero(targets == c)) for c in wanted}
-    found: dict[int, Limits] = {}
-    if not own:
-        return found
-    # Only the images at the top are needed: for each class those that remain without its own.
-    deepest = max((math.ceil(TAIL * (len(targets) - count)) + count for count in own.values()), default=0)
-    order = np.argsort(-shares, axis=0, kind="stable")[: max(deepest, 1)]
-    top, top_targets = np.take_along_axis(shares, order, axis=0), targets[order]
-    for c, count in own.items():
-        others = len(targets) - count
+
+    shares: np.ndarray
+    targets: np.ndarray
+    images: dict[int, int]
+
+    @classmethod
+    def of(cls, sample: Sample) -> Tops:
+        """The largest shares of a sample whose rows are float32 [n, 1 + shares]: the class, then `shares_in_cells`."""
+        targets, shares = sample.rows[:, 0].astype(np.int32), sample.rows[:, 1:]
+        found, counts = np.unique(targets, return_counts=True)
+        depth = max((_rank(len(targets) - own) + own for own in counts.tolist()), default=0)
+        order = np.argsort(-shares, axis=0, kind="stable")[: max(depth, _rank(len(targets)))]
+        images = dict(zip(found.tolist(), counts.tolist(), strict=True))
+        return cls(np.take_along_axis(shares, order, axis=0), targets[order], images)
+
+    def limits(self, class_index: int) -> Limits | None:
+        """The limits of a class; None if the sample has too few images of other classes."""
+        others = sum(self.images.values()) - self.images.get(class_index, 0)
         if others < _LEAST_OTHERS:
-            continue
-        rank = math.ceil(TAIL * others)
-        place = (np.cumsum(top_targets != c, axis=0) >= rank).argmax(axis=0)
-        found[c] = Limits(np.take_along_axis(top, place[None], axis=0)[0], rank, others)
-    return found
+            return None
+        rank = _rank(others)
+        place = (np.cumsum(self.targets != class_index, axis=0) >= rank).argmax(axis=0)
+        return Limits(np.take_along_axis(self.shares, place[None], axis=0)[0], rank, others)
+
+
+def _rank(others: int) -> int:
+    """The rank, from the largest, of the image of the others that is the limit."""
+    return math.ceil(TAIL * others)
 
 
 def exceeding(shares: np.ndarray, limits: Limits) -> Exceeding:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from transforms.statistics import SHARES, Exceeding, MergeExceeding, Sample, exceeding, limits_of, part_standouts
+from transforms.statistics import SHARES, Exceeding, MergeExceeding, Sample, Tops, exceeding, part_standouts
 from transforms.statistics.accumulators import SAMPLE_OF_CELLS
 
 SIDE = 14
@@ -31,8 +31,9 @@ def sampled(groups: Sequence[np.ndarray], size: int = SAMPLE_OF_CELLS) -> Sample
 
 
 def counted(groups: Sequence[np.ndarray], size: int = SAMPLE_OF_CELLS) -> dict[int, Exceeding]:
-    limits = limits_of(sampled(groups, size), np.arange(len(groups)))
-    return {k: exceeding(group, limits[k]) for k, group in enumerate(groups) if k in limits}
+    tops = Tops.of(sampled(groups, size))
+    found = {k: tops.limits(k) for k in range(len(groups))}
+    return {k: exceeding(groups[k], limits) for k, limits in found.items() if limits is not None}
 
 
 @pytest.mark.parametrize("classes", [2, 3, 8])
@@ -50,7 +51,10 @@ def test_a_part_with_a_mark_is_found_where_the_mark_is(classes: int, part: float
 def test_limits_are_quantiles_of_the_other_classes_images() -> None:
     generator = np.random.default_rng(0)
     groups = [images(generator, count) for count in (300, 120, 60)]
-    for k, limits in limits_of(sampled(groups), np.arange(3)).items():
+    tops = Tops.of(sampled(groups))
+    for k in range(4):  # of the last class, no image is in the sample
+        limits = tops.limits(k)
+        assert limits is not None
         others = np.concatenate([group for i, group in enumerate(groups) if i != k])
         assert limits.others == len(others)
         assert limits.rank == np.ceil(len(others) / 100)
@@ -59,8 +63,10 @@ def test_limits_are_quantiles_of_the_other_classes_images() -> None:
 
 def test_classes_without_enough_others_have_no_limits() -> None:
     generator = np.random.default_rng(0)
-    assert set(limits_of(sampled([images(generator, 100), images(generator, 30)]), np.arange(3))) == {1, 2}
-    assert limits_of(sampled([images(generator, 100)]), np.arange(1)) == {}
+    tops = Tops.of(sampled([images(generator, 100), images(generator, 30)]))
+    assert [tops.limits(k) is None for k in range(3)] == [True, False, False]
+    assert Tops.of(sampled([images(generator, 100)])).limits(0) is None
+    assert Tops.of(sampled([images(generator, 100)], 0)).limits(0) is None
     assert part_standouts({}) == []
 
 
@@ -95,7 +101,8 @@ def test_if_nothing_is_planted_few_runs_find_anything(classes: int, runs: int) -
 def test_counts_of_parts_add_up_to_those_of_the_whole() -> None:
     generator = np.random.default_rng(0)
     groups = [images(generator, 100), images(generator, 100, 0.3)]
-    limits = limits_of(sampled(groups), np.arange(2))[1]
+    limits = Tops.of(sampled(groups)).limits(1)
+    assert limits is not None
     parts = [exceeding(part, limits) for part in np.split(groups[1], [10, 10, 70])]
     combiner = MergeExceeding()
     halves = []
