@@ -34,7 +34,7 @@ def verify_output(output: Output) -> int:
     old = sum(receipt.parts is None for receipt in receipts)
     without = f"; {old:,} units of earlier versions have no checksums" if old else ""
     what = "all are as they were written" if not wrong else f"{wrong:,} damaged"
-    out.print(f"verified {len(receipts):,} units and {len(TABLES)} tables: {what}{without}")
+    out.print(f"verified {len(receipts):,} units and the tables: {what}{without}")
     return 1 if wrong else 0
 
 

@@ -20,8 +20,9 @@ from transforms.unit import Receipt
 # The names of units' files, as `Unit.id` makes them. Other files in the folders are somebody's own.
 _UNIT_ID = re.compile(r".*-\d{9,}-[0-9a-f]{10}")
 
-# The tables of a whole output.
+# The tables that every output has at its end.
 TABLES = ("classes.parquet", "confusion.parquet", "examples.parquet")
+_TABLES_OF_CLUSTERS = ("clusters.parquet", "cluster_members.parquet")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,10 +105,9 @@ def verify(receipts: Sequence[Receipt], output: Output) -> list[Damage]:
 
 
 def damaged_tables(output: Output) -> list[Damage]:
-    """The tables of the whole output that cannot be read, with the checksums of their pages."""
+    """The tables that a run writes and that cannot be read, with the checksums of their pages."""
     found = []
-    for name in TABLES:
-        path = output.file(name)
+    for path in (output.file(name) for name in (*TABLES, *_TABLES_OF_CLUSTERS)):
         if not FileSystems.exists(path):
             continue
         try:
