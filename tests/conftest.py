@@ -16,16 +16,22 @@ _GROUPS = {
     "tests/test_image.py": "image",
 }
 
+# These engines share no programs with the others, so they are a group of their own.
+_LIGHT_ENGINES = ("[prism]", "[processes]")
+
 
 def _group_of(nodeid: str) -> str:
     """The group of a test; that of most tests is their file, as they share what its fixtures make."""
     file = nodeid.partition("::")[0]
+    if file.startswith("tests/cluster/") and nodeid.endswith(_LIGHT_ENGINES):
+        return "light engines"
     return next((group for start, group in _GROUPS.items() if file.startswith(start)), file)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the groups first."""
-    items.sort(key=lambda item: _group_of(item.nodeid) not in _GROUPS.values())
+    first = [*dict.fromkeys(_GROUPS.values()), "light engines"]
+    items.sort(key=lambda item: first.index(group) if (group := _group_of(item.nodeid)) in first else len(first))
 
 
 @pytest.hookimpl(optionalhook=True)
