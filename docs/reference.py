@@ -15,8 +15,23 @@ import pdoc.render
 
 import transforms
 
-# The data's way, without old import paths and without what the method keeps for itself.
-MODULES = ("transforms", "!transforms.fullgrad.tensorflow", "!transforms.moved", "!transforms.model", "!transforms.parts")
+# A package's page has the names in its `__all__`.
+MODULES = (
+    "transforms",
+    "transforms.fullgrad",
+    "!transforms.fullgrad.expose",  # a module with the name of the function that it is for
+    "transforms.fullgrad.maps",
+    "transforms.fullgrad.rules",
+    "transforms.fullgrad.terms",
+    "transforms.images",
+    "transforms.models",
+    "transforms.output",
+    "transforms.pictures",
+    "transforms.probing",
+    "transforms.sources",
+    "transforms.statistics",
+    "transforms.unit",
+)
 
 
 class BrokenReference(Exception):
