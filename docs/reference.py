@@ -60,7 +60,8 @@ def check_links(folder: pathlib.Path) -> None:
     Raises:
       BrokenReference: one has none.
     """
-    pages = {path.resolve(): path.read_text() for path in folder.rglob("*.html")}
+    script = re.compile(r"<script.*?</script>", re.DOTALL)
+    pages = {path.resolve(): script.sub("", path.read_text()) for path in folder.rglob("*.html")}
     anchors = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in pages.items()}
     for path, text in pages.items():
         for link in re.findall(r'\bhref="([^"]+)"', text):
