@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -45,10 +46,10 @@ class _Version(argparse.Action):
 
 
 def _keys() -> str:
-    from pipeline.config import describe_keys
-
+    # A file, since the schema that it comes from takes a second to import. A test holds the two equal.
+    keys = pathlib.Path(__file__).with_name("keys.txt").read_text(encoding="utf-8").rstrip("\n")
     return (
-        f"Keys of the configuration, which --set also sets:\n\n{describe_keys()}\n\n"
+        f"Keys of the configuration, which --set also sets:\n\n{keys}\n\n"
         "What follows -- goes to Beam as it is, for example: fullgrad run flink.yaml -- --parallelism=8"
     )
 

@@ -74,6 +74,11 @@ def write(key: str, name: str, content: bytes) -> bool:
     return False
 
 
+def places() -> str:
+    """The folders that are tried, in words."""
+    return " or ".join(_folders()) or "no folder, as FULLGRAD_CACHE is off"
+
+
 def _sealed(content: bytes) -> bytes:
     return _MAGIC + hashlib.sha256(content).digest() + content
 

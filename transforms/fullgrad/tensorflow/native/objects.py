@@ -25,8 +25,9 @@ _log = logging.getLogger(__name__)
 _PACKAGE = "transforms.fullgrad.tensorflow.native"
 _SOURCES = ("c_api", "calls", "glue", "jobs", "kernels", "objects")
 
-_kept: list[Any] = []  # keeps alive what TensorFlow calls
+_alive: list[Any] = []  # keeps alive what TensorFlow calls
 compiled_names: list[str] = []  # what this process has compiled; all else it has loaded
+_not_kept: list[str] = []  # what it has compiled and could not keep
 
 
 def address_of(name: str, compile_it: Callable[[], Any]) -> int:
@@ -40,14 +41,23 @@ def address_of(name: str, compile_it: Callable[[], Any]) -> int:
     loaded = _loaded(name)
     if loaded is not None:
         return loaded
+    _log.info("compiling %s for this CPU", name)
     compiled = compile_it()
     compiled_names.append(name)
-    _kept.append(compiled)
+    _alive.append(compiled)
     try:
-        code_cache.write(_key(), name, _object_of(compiled))
+        kept = code_cache.write(_key(), name, _object_of(compiled))
     except Exception as error:  # of Numba or LLVM: what was compiled runs all the same
+        kept = False
         _log.info("the compiled code of %s cannot be kept: %s", name, error)
+    if not kept:
+        _not_kept.append(name)
     return int(compiled.address)
+
+
+def all_kept() -> bool:
+    """Whether everything that this process compiled is in the cache now."""
+    return not _not_kept
 
 
 def _loaded(name: str) -> int | None:
@@ -67,7 +77,7 @@ def _loaded(name: str) -> int | None:
     except Exception as error:  # of LLVM or of another llvmlite: compiled as if nothing was kept
         _log.info("the kept code of %s cannot be loaded: %s", name, error)
         return None
-    _kept.append(engine)
+    _alive.append(engine)
     return address or None
 
 
