@@ -3,7 +3,8 @@
 python -m benchmarks.startup [--before OTHER_CHECKOUT] [--model ResNet50] [--size 224] [--rounds 3]
 
 Three ways take turns, because the machine's speed changes: this checkout with the kernels' compiled code on disk, this
-checkout without (`FULLGRAD_CACHE=off`), and the other checkout if one is given. One process explains on the local runner.
+checkout without (`FULLGRAD_CACHE=off`), and the other checkout if one is given. One process explains, on the local
+runner.
 """
 
 from __future__ import annotations
