@@ -150,7 +150,8 @@ def _key() -> str:
 def _source(module: str) -> str:
     """A module's source, without importing it."""
     spec = importlib.util.find_spec(module)
-    source = (spec and spec.loader).get_source(module)
+    loader: Any = None if spec is None else spec.loader
+    source = loader.get_source(module)
     if source is None:
         raise ValueError(f"{module} has no source")
     return str(source)

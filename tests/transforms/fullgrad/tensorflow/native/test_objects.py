@@ -38,7 +38,6 @@ assert np.allclose(sums, g.sum(3), atol=1e-6)
 print(sorted(objects.compiled_names), "numba" in sys.modules)
 """
 COMPILED = "['condensing', 'scaled-signed'] True"
-LOADED = "[] False"
 
 
 def start(cache: pathlib.Path, *arguments: str) -> subprocess.Popen[str]:
@@ -59,9 +58,6 @@ def test_a_later_process_compiles_only_what_is_damaged_or_for_another_cpu(tmp_pa
     [key] = os.listdir(cache)
     assert sorted(os.listdir(cache / key)) == ["condensing", "scaled-signed"]
     (damaged := cache / key / "condensing").write_bytes(damaged.read_bytes()[:-1])
-    assert said(start(cache)) == ["['condensing'] True"]
-    assert said(start(cache), start(cache, "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic")) == [
-        LOADED,
-        COMPILED,
-    ]
+    another = "x86-64" if platform.machine() in ("x86_64", "AMD64") else "generic"
+    assert said(start(cache), start(cache, another)) == ["['condensing'] True", COMPILED]
     assert len(os.listdir(cache)) == 2
