@@ -23,7 +23,7 @@ RUN pip install --no-cache-dir --require-hashes -r requirements-cuda.lock
 COPY requirements.lock ./
 RUN pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY --from=beam /opt/apache/beam /opt/apache/beam
-COPY pyproject.toml README.md LICENSE fullgrad_beam.py ./
+COPY pyproject.toml setup.py README.md LICENSE fullgrad_beam.py ./
 COPY pipeline pipeline
 COPY transforms transforms
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . && pip check

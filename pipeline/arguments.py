@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from pipeline import comparison, export, show
 from pipeline.checks.arguments import add_check
+from pipeline.completion import completion_arguments
 from pipeline.init import init_arguments
 from pipeline.reporting import add_report_arguments
 
@@ -161,4 +162,5 @@ def parser() -> argparse.ArgumentParser:
         server.add_argument(
             "folder", metavar="DIR", help="the folder to make it in: one that does not exist yet or is empty"
         )
+    completion_arguments(commands)
     return fullgrad

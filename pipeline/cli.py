@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.arguments import parser
+from pipeline.completion import print_completion
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.export import export
 from pipeline.init import init, is_model_file
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     if beam_options and args.command not in _TAKE_BEAM_OPTIONS:
         return _refuse(f"Beam options after -- belong to `fullgrad {'`, `'.join(_TAKE_BEAM_OPTIONS)}`")
+    if args.command == "completion":
+        return print_completion(args.shell, parser())
     if args.command.endswith("-job-server"):  # which needs neither Beam nor TensorFlow
         return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
