@@ -28,10 +28,27 @@ def _group_of(nodeid: str) -> str:
     return next((group for start, group in _GROUPS.items() if file.startswith(start)), file)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+# Every test that was collected, whatever is chosen of them; for tests/test_sets.py.
+COLLECTED = pytest.StashKey[list[pytest.Item]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Puts the groups first."""
+    config.stash[COLLECTED] = list(items)
     first = [*dict.fromkeys(_GROUPS.values()), "light engines"]
     items.sort(key=lambda item: first.index(group) if (group := _group_of(item.nodeid)) in first else len(first))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The processes of `--numprocesses=auto`: one for each core, up to four, for the whole set of tests.
+
+    For tests that are named there is none: each process would import TensorFlow first, longer than most files take.
+    """
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return 0
+    return min(4, os.cpu_count() or 1)
 
 
 @pytest.hookimpl(optionalhook=True)

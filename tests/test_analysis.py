@@ -89,6 +89,7 @@ def test_pyarrow(here: pathlib.Path) -> None:
     np.testing.assert_allclose(left["mean_map"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_spark_sql(here: pathlib.Path) -> None:
     left, _ = run_section("Spark SQL")
     assert sum(row["images"] for row in left["accuracy"].collect()) == 33
@@ -119,6 +120,7 @@ def test_every_section_with_code_has_a_test_here() -> None:
 NOTEBOOK = ROOT / "examples" / "demo.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(here: pathlib.Path) -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")

@@ -102,6 +102,7 @@ def test_help_of_a_command_has_its_arguments(
     assert [word for word in words if word not in text] == []
 
 
+@pytest.mark.slow
 def test_python_m_pipeline_is_fullgrad() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
     script = "import sys; from pipeline.cli import main; sys.argv[0] = '/bin/fullgrad'; sys.exit(main())"

@@ -399,12 +399,19 @@ def test_a_file_that_is_no_model_is_refused(dataset: dict[str, Any], tmp_path: p
         prepare(Config.from_dict(dataset))
 
 
-def test_a_sigkilled_or_interrupted_run_is_gone_on_with(dataset: dict[str, Any], tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    "signals",
+    [(signal.SIGKILL,), pytest.param((signal.SIGINT, signal.SIGTERM, signal.SIGKILL), marks=pytest.mark.slow)],
+    ids=["killed once", "ended in each way"],
+)
+def test_a_sigkilled_or_interrupted_run_is_gone_on_with(
+    dataset: dict[str, Any], tmp_path: pathlib.Path, signals: tuple[signal.Signals, ...]
+) -> None:
     value = {**dataset, "input": {**dataset["input"], "images_per_unit": 1}}
     config = tmp_path / "config.json"  # JSON is YAML
     config.write_text(json.dumps(value))
     receipts = pathlib.Path(value["output"]["path"]) / "receipts"
-    for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+    for sent in signals:
         done = len(list(receipts.glob("*.json")))
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", "run", str(config)], stderr=subprocess.PIPE, text=True

@@ -405,6 +405,7 @@ def test_what_does_not_fit_the_model_is_said_when_it_is_loaded(
 # ---- the package
 
 
+@pytest.mark.slow
 def test_beam_is_imported_by_the_handler_and_not_by_the_method() -> None:
     code = """
 import sys, transforms.fullgrad

@@ -249,6 +249,7 @@ def test_one_of_several_outputs_is_chosen_by_name_or_index() -> None:
         expose(model, "sex")
 
 
+@pytest.mark.slow
 def test_threads_that_explain_at_once_get_what_one_alone_gets() -> None:
     script = """
 import numpy as np

@@ -356,6 +356,7 @@ def test_threads_that_race_load_a_model_once(tmp_path: pathlib.Path) -> None:
     assert models_loaded() == before + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [None, "2"])
 def test_a_model_is_computed_on_all_cores_at_once_unless_the_environment_says_how(
     tmp_path: pathlib.Path, chosen: str | None

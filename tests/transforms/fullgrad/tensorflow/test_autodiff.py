@@ -63,9 +63,9 @@ def test_means_by_channel() -> None:
     ("before", "expected"),
     [
         ("", "True 1"),
-        ("tf.config.threading.set_intra_op_parallelism_threads(1)", "True 1"),
-        ("tf.config.threading.set_intra_op_parallelism_threads(3)", "False 3"),
-        ("tf.zeros(1)", "False None"),
+        pytest.param("tf.config.threading.set_intra_op_parallelism_threads(1)", "True 1", marks=pytest.mark.slow),
+        pytest.param("tf.config.threading.set_intra_op_parallelism_threads(3)", "False 3", marks=pytest.mark.slow),
+        pytest.param("tf.zeros(1)", "False None", marks=pytest.mark.slow),
     ],
     ids=["nobody chose", "a program chose one", "a program chose several", "in use already"],
 )
@@ -82,6 +82,7 @@ print(autodiff.one_thread_a_call(), autodiff.threads_a_call())
     assert done.stdout.strip() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the choice is of x86 alone")
 @pytest.mark.parametrize(("chosen", "expected"), [(None, "1"), ("0", "0")])
 def test_tensorflow_uses_onednn_unless_somebody_chose_otherwise(chosen: str | None, expected: str) -> None:
