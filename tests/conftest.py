@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import pathlib
 from typing import Any
@@ -34,7 +35,14 @@ COLLECTED = pytest.StashKey[list[pytest.Item]]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts the groups first."""
+    """Marks the slow ones among a test's cases, and puts the groups first."""
+    cases: collections.Counter[tuple[Any, ...]] = collections.Counter()
+    for item in items:
+        if few := item.get_closest_marker("quick_cases"):
+            test = item.path, item.parent, getattr(item, "originalname", item.name)
+            if cases[test] % few.kwargs["every"]:
+                item.add_marker(pytest.mark.slow)
+            cases[test] += 1
     config.stash[COLLECTED] = list(items)
     first = [*dict.fromkeys(_GROUPS.values()), "light engines"]
     items.sort(key=lambda item: first.index(group) if (group := _group_of(item.nodeid)) in first else len(first))

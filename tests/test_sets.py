@@ -14,12 +14,15 @@ from tests.conftest import COLLECTED
 
 ROOT = pathlib.Path(__file__).parent.parent
 OPTIONS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
-MARKERS = [marker.partition(":")[0] for marker in OPTIONS["markers"]]
+MARKERS = [name for marker in OPTIONS["markers"] if "(" not in (name := marker.partition(":")[0])]
 
 # Files and folders that need more than Python, or are slow in all they test.
 WITHOUT_A_QUICK_TEST = (
     "tests/cluster/",
     "tests/browser/",
+    "tests/benchmarks/test_engines.py",
+    "tests/pipeline/engines/test_lost_workers.py",
+    "tests/pipeline/test_real_data.py",
 )
 
 

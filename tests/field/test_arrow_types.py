@@ -58,6 +58,7 @@ def write(path: pathlib.Path, **columns: Any) -> str:
     return str(path)
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize("kind", IMAGES_AS)
 def test_images_of_any_type_are_read(kind: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids = pa.array(IDS, pa.string_view())
@@ -78,6 +79,7 @@ def test_the_path_in_the_struct_is_the_id(
     assert [row["image_id"] for row in ran.rows] == IDS
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize("kind", LABELS_AS)
 def test_labels_of_any_type_are_read(kind: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "a.parquet", image=ENCODED, id=IDS, label=LABELS_AS[kind])

@@ -47,6 +47,7 @@ def tar(path: pathlib.Path, **members: list[str]) -> str:
 NAMES = [CLASS_NAMES[label] for label in RIGHT]
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize(
     ("column", "labels"),
     [
@@ -72,6 +73,7 @@ def test_a_column_of_labels_is_found_and_said(
     assert ran.summary["accuracy"] == 1.0
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize(
     ("feature", "labels"),
     [
@@ -107,6 +109,7 @@ def test_a_member_of_labels_is_found_and_said(
     assert [row["label"] for row in ran.rows] == RIGHT
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize("dry_run", [True, False])
 @pytest.mark.parametrize("format", ["parquet", "tfrecord", "webdataset", "folder"])
 def test_that_no_label_was_found_is_said_with_what_there_is(

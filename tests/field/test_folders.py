@@ -138,6 +138,7 @@ def test_the_order_of_classes_is_that_of_their_names(tmp_path: pathlib.Path) -> 
     _assert_as_keras_does(_put(tmp_path / "root", *(f"{name}/1.png" for name in names)), len(names))
 
 
+@pytest.mark.quick_cases(every=5)
 @pytest.mark.parametrize(
     "extension", ["jfif", "jpe", "jif", "JPG", "Jpeg", "avif", "jp2", "j2k", "tif", "webp", "ppm", "pgm", "dib", "apng"]
 )

@@ -175,6 +175,7 @@ def test_shards_called_alike_in_several_folders_have_ids_of_their_own(tmp_path: 
     )
 
 
+@pytest.mark.slow
 def test_ids_stay_when_a_run_goes_on_with_further_shards(tmp_path: pathlib.Path) -> None:
     value = configuration(tmp_path, "", input={"images_per_unit": 2})
     first = str(_without_ids(tmp_path / "a" / "test.tfrecord", 6))

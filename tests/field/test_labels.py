@@ -86,6 +86,7 @@ LISTS = {
 }
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("kind", LISTS)
 def test_a_one_hot_column_is_its_class(
     kind: str, tmp_path: pathlib.Path, model: pathlib.Path, capsys: pytest.CaptureFixture[str]
@@ -107,6 +108,7 @@ def test_a_one_hot_member_is_its_class(
     assert_right(run(capsys, tmp_path, webdataset(tmp_path / "a.tar", labels, member), model))
 
 
+@pytest.mark.quick_cases(every=5)
 @pytest.mark.parametrize(
     ("label", "words"),
     [
@@ -183,6 +185,7 @@ VALUES = {
 }
 
 
+@pytest.mark.quick_cases(every=6)
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("field", [None, "label"])
 def test_a_column_of_any_kind_is_read_alike_by_default_and_by_name(

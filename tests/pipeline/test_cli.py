@@ -279,6 +279,7 @@ def _stop() -> None:
     raise _Stopped
 
 
+@pytest.mark.slow
 def test_the_status_of_a_run_that_was_interrupted(dataset: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     launch(prepare(Config.from_dict({**dataset, "input": {**dataset["input"], "limit": 7}})))
     with pytest.raises(_Stopped):

@@ -227,6 +227,7 @@ _DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("damage", _DAMAGES)
 def test_a_damaged_receipt_is_named_and_its_unit_computed_again(
     case: Case, damage: str, capsys: pytest.CaptureFixture[str]
@@ -247,6 +248,7 @@ def test_a_damaged_receipt_is_named_and_its_unit_computed_again(
     case.is_whole()
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("kind", ["maps", "partials"])
 @pytest.mark.parametrize("damage", ["removed", "truncated", "empty"])
 def test_a_unit_whose_part_is_not_as_its_receipt_says_is_computed_again(case: Case, kind: str, damage: str) -> None:
@@ -262,6 +264,7 @@ def test_a_unit_whose_part_is_not_as_its_receipt_says_is_computed_again(case: Ca
     case.is_whole()
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"images'])
 def test_a_damaged_summary_is_named_and_written_again(
     case: Case, content: str, capsys: pytest.CaptureFixture[str]
@@ -276,6 +279,7 @@ def test_a_damaged_summary_is_named_and_written_again(
     case.is_whole()
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("content", ["", "{}", "[1", "null"])
 def test_a_damaged_run_json_beside_receipts_is_written_again(case: Case, content: str) -> None:
     pathlib.Path(case.output.file("run.json")).write_text(content)

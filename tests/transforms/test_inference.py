@@ -115,6 +115,7 @@ def assert_same(explanations: Sequence[ImageExplanation], wanted: Explanation) -
 # ---- RunInference
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize(
     "options",
     [{}, {"maps": "signed", "contrast": "runner_up"}, {"method": "grad_cam"}, {"map_size": [8, 5]}],
@@ -192,6 +193,7 @@ def test_a_process_loads_the_model_once_for_all_its_bundles(
     assert ran.counts["load_model_latency_milli_secs"] == 1
 
 
+@pytest.mark.slow
 def test_several_processes_share_a_large_model(model: pathlib.Path, tmp_path: pathlib.Path) -> None:
     handler = KeyedModelHandler(FullGradModelHandler(model, scale=SCALE, batch_size=8, large_model=True))
     ran = run(list(PNGS.items()), lambda images: images | RunInference(handler), tmp_path, PROCESSES)
@@ -220,6 +222,7 @@ def test_a_newer_model_is_taken_where_runinference_watches_for_one(
     assert_same([result.inference for result in results], expected(newer, [result.example for result in results]))
 
 
+@pytest.mark.slow
 def test_an_application_is_explained_with_weights_of_one_s_own(tmp_path: pathlib.Path) -> None:
     weights = tmp_path / "mobilenet.weights.h5"
     network = randomize(keras.applications.MobileNet(weights=None, classes=3))
@@ -288,7 +291,11 @@ def test_returned_failures_cost_no_other_image(model: pathlib.Path, tmp_path: pa
 # ---- ExplainImages
 
 
-@pytest.mark.parametrize("options", [(), THREADS, PROCESSES], ids=["one thread", "threads", "processes"])
+@pytest.mark.parametrize(
+    "options",
+    [(), THREADS, pytest.param(PROCESSES, marks=pytest.mark.slow)],
+    ids=["one thread", "threads", "processes"],
+)
 def test_every_image_is_explained_or_among_the_failures_with_its_key(
     model: pathlib.Path, handler: FullGradModelHandler, tmp_path: pathlib.Path, options: Sequence[str]
 ) -> None:

@@ -104,6 +104,7 @@ NETWORKS: dict[str, Callable[[], keras.Model]] = {
 }
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("jit", [True, False])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_input_term_and_bias_terms_add_up_to_the_logit(network: str, jit: bool) -> None:

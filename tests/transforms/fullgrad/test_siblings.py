@@ -167,6 +167,7 @@ def test_every_sibling_has_a_plain_version() -> None:
     assert {"fullgrad", *PLAIN} == set(METHODS)
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize(("target", "contrast"), [(None, "none"), (2, "none"), (-2, "none"), (1, "runner_up")])
 @pytest.mark.parametrize("method", PLAIN)
 def test_maps_are_those_of_the_plain_version(

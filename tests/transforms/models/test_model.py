@@ -256,6 +256,7 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> dict[int, pathlib.Pat
     return paths
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("classes", [1000, 5])
 def test_an_application_takes_a_file_s_weights_and_its_own_preprocessing(
     mobilenet: dict[int, pathlib.Path], classes: int

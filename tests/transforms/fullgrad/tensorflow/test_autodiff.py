@@ -59,13 +59,14 @@ def test_means_by_channel() -> None:
     np.testing.assert_allclose(autodiff.channel_means(x), x.numpy().mean(axis=(1, 2)), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "expected"),
     [
         ("", "True 1"),
-        pytest.param("tf.config.threading.set_intra_op_parallelism_threads(1)", "True 1", marks=pytest.mark.slow),
-        pytest.param("tf.config.threading.set_intra_op_parallelism_threads(3)", "False 3", marks=pytest.mark.slow),
-        pytest.param("tf.zeros(1)", "False None", marks=pytest.mark.slow),
+        ("tf.config.threading.set_intra_op_parallelism_threads(1)", "True 1"),
+        ("tf.config.threading.set_intra_op_parallelism_threads(3)", "False 3"),
+        ("tf.zeros(1)", "False None"),
     ],
     ids=["nobody chose", "a program chose one", "a program chose several", "in use already"],
 )
