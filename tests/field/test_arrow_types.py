@@ -70,6 +70,7 @@ def test_images_of_any_type_are_read(kind: str, tmp_path: pathlib.Path, capsys: 
     assert ran.summary["accuracy"] == 1.0
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("kind", [kind for kind in IMAGES_AS if kind.startswith("struct")])
 def test_the_path_in_the_struct_is_the_id(
     kind: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]

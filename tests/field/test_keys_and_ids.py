@@ -192,6 +192,7 @@ def test_ids_stay_when_a_run_goes_on_with_further_shards(tmp_path: pathlib.Path)
     assert len(set(_ids(value))) == 10
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("flat", [True, False])
 def test_folders_with_files_called_alike_have_ids_of_their_own(tmp_path: pathlib.Path, flat: bool) -> None:
     for part, count in (("train", 6), ("val", 3)):
@@ -225,6 +226,7 @@ def test_names_are_as_short_as_tells_them_apart() -> None:
     assert names("gs://x/a", "s3://x/a") == ["gs://x/a", "s3://x/a"]
 
 
+@pytest.mark.slow
 def test_ids_that_records_bring_are_kept_and_counted_where_they_repeat(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +250,7 @@ def test_ids_that_records_bring_are_kept_and_counted_where_they_repeat(
     assert "5 images share their image_id with another; shard and index tell them apart" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_image_explained_for_several_classes_does_not_repeat_its_id(tmp_path: pathlib.Path) -> None:
     write_parquet(tmp_path / "a.parquet", SAMPLES[:5])
     value = configuration(tmp_path, "", explain={"targets": "top-3"})

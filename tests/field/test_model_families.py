@@ -150,6 +150,7 @@ class WindowAttention(layers.Layer):
 
 
 # rishigami/Swin-Transformer-TF 25 has such a model. Inside the layer, all images' windows lie on the first axis.
+@pytest.mark.slow
 def test_a_transformer_with_shifted_windows() -> None:
     inputs = keras.Input((32, 32, 3))
     x = layers.LayerNormalization()(layers.Conv2D(8, 4, 4)(inputs))

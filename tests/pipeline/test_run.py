@@ -280,6 +280,7 @@ def test_maps_may_be_left_out_or_made_smaller(dataset: dict[str, Any]) -> None:
         assert decode_map(example).sum() == pytest.approx(example["total"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_model_is_loaded_once_in_a_process_whatever_its_threads(
     dataset: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
