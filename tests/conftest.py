@@ -21,6 +21,19 @@ _GROUPS = {
 _LIGHT_ENGINES = ("[prism]", "[processes]")
 
 
+# Files that take longest of the rest. They come next, so that no process ends with one while the others have nothing.
+_LONG = (
+    "tests/transforms/test_inference.py",
+    "tests/pipeline/test_run.py",
+    "tests/pipeline/test_storage.py",
+    "tests/pipeline/test_cli.py",
+    "tests/transforms/sources/test_fuzz.py",
+    "tests/test_contributing.py",
+    "tests/field/test_keras2_models.py",
+    "tests/transforms/fullgrad/test_families.py",
+)
+
+
 def _group_of(nodeid: str) -> str:
     """The group of a test; that of most tests is their file, as they share what its fixtures make."""
     file = nodeid.partition("::")[0]
@@ -44,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.slow)
             cases[test] += 1
     config.stash[COLLECTED] = list(items)
-    first = [*dict.fromkeys(_GROUPS.values()), "light engines"]
+    first = [*dict.fromkeys(_GROUPS.values()), "light engines", *_LONG]
     items.sort(key=lambda item: first.index(group) if (group := _group_of(item.nodeid)) in first else len(first))
 
 

@@ -96,6 +96,7 @@ def test_spark_sql(here: pathlib.Path) -> None:
     left["spark"].stop()
 
 
+@pytest.mark.slow
 def test_hugging_face_datasets(here: pathlib.Path) -> None:
     left, printed = run_section("Hugging Face datasets")
     assert printed.startswith("Image(")

@@ -163,6 +163,7 @@ def _without_ids(path: pathlib.Path, count: int) -> pathlib.Path:
     return path
 
 
+@pytest.mark.slow
 def test_shards_called_alike_in_several_folders_have_ids_of_their_own(tmp_path: pathlib.Path) -> None:
     for name in ("a/test", "b/test", "x/a/test", "a/other"):
         _without_ids(tmp_path / "data" / f"{name}.tfrecord", 2)

@@ -232,6 +232,7 @@ def test_keys_are_set_from_the_command_line(config: pathlib.Path, capsys: pytest
     assert "3 images in all" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_options_after_the_dashes_reach_beam(config: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pipeline.engines.jobs as run_module
 

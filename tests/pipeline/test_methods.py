@@ -78,7 +78,7 @@ def test_every_method_writes_maps_and_class_statistics(dataset: dict[str, Any], 
     assert ("seed" in identity) == METHODS[method].noise
 
 
-@pytest.mark.quick_cases(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SMOOTH)
 def test_smooth_maps_do_not_depend_on_batches_or_units(dataset: dict[str, Any], method: str) -> None:
     smooth = {"method": method, "samples": 3, "seed": 4}

@@ -116,6 +116,7 @@ def test_without_its_shard_a_map_is_shown_and_the_reason_is_said(
     assert panels(tmp_path / "x.png", 224)[1].any()
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize(
     "resize",
     [{"how": "stretch"}, {"how": "center_crop", "short_side": 32}, {"how": "center_crop"}],

@@ -182,6 +182,7 @@ def test_the_batch_size_need_not_be_given(model: pathlib.Path, tmp_path: pathlib
     assert_same([results[name].inference for name in PNGS], expected(model, list(PNGS.values())))
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("options", [(), THREADS], ids=["one thread", "threads"])
 def test_a_process_loads_the_model_once_for_all_its_bundles(
     handler: FullGradModelHandler, tmp_path: pathlib.Path, options: Sequence[str]

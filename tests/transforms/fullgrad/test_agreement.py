@@ -62,6 +62,7 @@ BROKEN: dict[str, tuple[str, Callable[..., Any]]] = {
 }
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize(
     "head",
     [

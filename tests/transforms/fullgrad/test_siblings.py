@@ -251,7 +251,7 @@ def test_without_much_noise_a_smooth_map_is_the_plain_one(network: keras.Model, 
     np.testing.assert_allclose(made, expected, rtol=1e-3, atol=1e-3 * expected.max())
 
 
-@pytest.mark.quick_cases(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["smoothgrad", "smooth_fullgrad"])
 def test_noise_depends_on_the_seed_and_the_image_alone(network: keras.Model, method: str) -> None:
     exposed, x = expose(network), images(network, 7)

@@ -80,6 +80,7 @@ def refusal(call: Callable[[], Any]) -> str:
 # ---- files
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("extension", ["keras", "h5"])
 def test_a_model_file_of_either_format_gives_the_model_s_own_logits(tmp_path: pathlib.Path, extension: str) -> None:
     model = network()
