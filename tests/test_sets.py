@@ -21,6 +21,7 @@ WITHOUT_A_QUICK_TEST = (
     "tests/cluster/",
     "tests/browser/",
     "tests/benchmarks/test_engines.py",
+    "tests/benchmarks/test_kills.py",
     "tests/benchmarks/test_profile.py",
     "tests/pipeline/engines/test_lost_workers.py",
     "tests/pipeline/test_real_data.py",
