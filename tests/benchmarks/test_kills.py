@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from benchmarks.kills import PHASES, Bench, chosen, dataset, kill_once, undisturbed
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_any_phase_goes_on_and_equals_an_undisturbed_one(tmp_path: pathlib.Path) -> None:
     bench = Bench(tmp_path, dataset(tmp_path), str(tmp_path))
     moments, units = undisturbed(bench)
