@@ -44,6 +44,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 
 PHASES = ("planning", "computing", "merging", "classes", "summary")
 
+UNITS = 12
+
+TABLES = ("classes.parquet", "confusion.parquet", "examples.parquet", "clusters.parquet", "cluster_members.parquet")
+
 # What is imported before the processes are forked, so that each starts at once. None of it starts TensorFlow's threads.
 _PRELOADED = ["pipeline.cli", "pipeline.run", "tensorflow", "keras", "boto3"]
 
@@ -56,14 +60,59 @@ class Moment:
     """An operation of a run on files.
 
     Attributes:
-      number: its place among all, from 0.
       phase: one of `PHASES`.
+      number: its place among all of its phase, from 0.
       operation: for people.
     """
 
-    number: int
     phase: str
+    number: int
     operation: str
+
+
+class Phases:
+    """Tells the phase of each operation, in their order.
+
+    Args:
+      units: how many units the run has.
+    """
+
+    def __init__(self, units: int):
+        self._units = units
+        self._claimed = False
+        self._receipts: set[str] = set()
+        self._at_tables = False
+        self._tables_to_come = {*TABLES, "summary.json"}
+        self._counts: collections.Counter[str] = collections.Counter()
+
+    def moment(self, operation: str) -> Moment:
+        """The operation as a moment of its phase."""
+        phase = self._phase(operation)
+        self._counts[phase] += 1
+        return Moment(phase, self._counts[phase] - 1, operation)
+
+    def _phase(self, operation: str) -> str:
+        paths = operation.partition("?")[0]
+        name = paths.rpartition("/")[2]
+        gives_name = operation.startswith(("link", "rename", "PUT"))
+        if not self._claimed:
+            self._claimed = gives_name and name == "run.json"
+            return "planning"
+        if not self._tables_to_come:
+            return "summary"
+        if gives_name:
+            self._tables_to_come.discard(name)
+        if "summary.json" in paths:
+            return "summary"
+        self._at_tables |= bool(re.search(r"classes|confusion|examples|cluster", paths))
+        if self._at_tables:
+            return "classes"
+        receipt = re.search(r"/receipts/([^/ ]+)\.json", paths)
+        if receipt and operation.startswith(("link", "rename", "PUT", "create")):
+            self._receipts.add(receipt[1])
+        if len(self._receipts) == self._units and re.match(r"(read|GET|HEAD) .*/(partials|maps)/", paths):
+            return "merging"
+        return "computing"
 
 
 class Watch:
@@ -72,14 +121,15 @@ class Watch:
     Args:
       roots: folders, or paths in the addresses of requests.
       log: a file that gets a line for each operation.
-      kill_at: the number of the last one; None for none.
+      units: how many units the run has.
+      kill_at: the phase of the last one, and its number in it; None for none.
     """
 
-    def __init__(self, roots: Sequence[str], log: str, kill_at: int | None):
+    def __init__(self, roots: Sequence[str], log: str, units: int, kill_at: tuple[str, int] | None):
         self._roots = roots
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._kill_at = kill_at
-        self._count = 0
+        self._phases = Phases(units)
         self._busy = threading.Lock()
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -90,9 +140,9 @@ class Watch:
             return
         with self._busy:
             os.write(self._log, f"{operation}\n".encode())
-            if self._count == self._kill_at:
+            moment = self._phases.moment(operation)
+            if (moment.phase, moment.number) == self._kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
-            self._count += 1
 
     def _request(self, data: Any) -> str | None:
         found = _REQUEST.match(data) if isinstance(data, bytes) else None
@@ -108,39 +158,15 @@ class Watch:
         return f"{event.removeprefix('os.')} {' '.join(paths)}"
 
 
-def run_watched(config: str, said: str, roots: Sequence[str], log: str, kill_at: int | None) -> None:
-    """`fullgrad run` in this process, whose output goes to the file `said`."""
+def run_watched(config: str, said: str, *watched: Any) -> None:
+    """`fullgrad run` in this process, whose output goes to the file `said`; `watched` are the arguments of `Watch`."""
     sink = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(sink, 1)
     os.dup2(sink, 2)
     from pipeline.cli import main as fullgrad
 
-    sys.addaudithook(Watch(roots, log, kill_at))
+    sys.addaudithook(Watch(*watched))
     sys.exit(fullgrad(["run", config]))
-
-
-def moments_of(lines: Sequence[str], units: int) -> list[Moment]:
-    """The phases of the operations of one run, in their order."""
-    found, phase, receipts = [], "planning", set()
-    for number, line in enumerate(lines):
-        what = re.sub(r"[?].*", "", line)
-        if phase != "summary":
-            if "summary.json" in what:
-                phase = "summary"
-            elif re.search(r"classes|confusion|examples|cluster", what):
-                phase = "classes"
-            elif len(receipts) == units and phase != "classes":
-                reads = line.startswith(("read", "GET", "HEAD")) and re.search(r"/(partials|maps)/", what)
-                phase = "merging" if reads else phase
-            elif "run.json" in what and line.startswith(("link", "rename", "PUT")) and phase == "planning":
-                found.append(Moment(number, phase, line))
-                phase = "computing"
-                continue
-        receipt = re.search(r"/receipts/([^/ ]+)\.json", what)
-        if receipt and line.startswith(("link", "rename", "PUT", "create")):
-            receipts.add(receipt[1])
-        found.append(Moment(number, phase, line))
-    return found
 
 
 def chosen(moments: Sequence[Moment], kills: int) -> list[Moment]:
@@ -197,8 +223,8 @@ def difference(path: str, expected: str) -> str | None:
             return said.getvalue().strip()
     if problem := _unlike(_by_key(read_maps(path)), _by_key(read_maps(expected)), "maps"):
         return problem
-    for name in ("classes", "confusion", "examples", "clusters", "cluster_members"):
-        tables = [read_table(each.file(f"{name}.parquet")).to_pylist() for each in (here, there)]
+    for name in TABLES:
+        tables = [read_table(each.file(name)).to_pylist() for each in (here, there)]
         if problem := _unlike(*tables, name):
             return problem
     summaries = []
@@ -256,14 +282,15 @@ class Bench:
     def output(self, name: str) -> str:
         return f"{self._place}/{name}"
 
-    def log(self, name: str) -> list[str]:
+    def moments(self, name: str) -> list[Moment]:
         """The operations of the last run into an output."""
-        return (self._folder / f"{name}.log").read_text().splitlines()
+        phases = Phases(UNITS)
+        return [phases.moment(line) for line in (self._folder / f"{name}.log").read_text().splitlines()]
 
     def said(self, name: str) -> str:
         return (self._folder / f"{name}.txt").read_text(errors="replace")
 
-    def start(self, name: str, kill_at: int | None = None) -> Any:
+    def start(self, name: str, kill_at: tuple[str, int] | None = None) -> Any:
         """Starts a run into an output. Returns its process."""
         output = {**self._value["output"], "path": self.output(name)}
         config = self._folder / f"{name}.json"
@@ -273,12 +300,12 @@ class Bench:
         said.unlink(missing_ok=True)
         scheme, _, rest = self.output(name).partition("://")
         roots = [f"/{rest}"] if rest else [scheme]
-        arguments = (str(config), str(said), roots, str(log), kill_at)
+        arguments = (str(config), str(said), roots, str(log), UNITS, kill_at)
         process = self._context.Process(target=run_watched, args=arguments)
         process.start()
         return process
 
-    def run(self, name: str, kill_at: int | None = None) -> int:
+    def run(self, name: str, kill_at: tuple[str, int] | None = None) -> int:
         """Runs to the end. Returns the exit code; −9 after SIGKILL."""
         process = self.start(name, kill_at)
         process.join()
@@ -308,10 +335,10 @@ def kill_once(
     """Kills a run into a fresh output at a moment, calls `after_kill`, and goes on with the run."""
     from transforms.output import Output
 
-    name = f"kill-{moment.number:05d}"
-    code = bench.run(name, moment.number)
+    name = f"kill-{moment.phase}-{moment.number}"
+    code = bench.run(name, (moment.phase, moment.number))
     # Threads may change the order a little, so the moment that was hit is told, not the one that was aimed at.
-    hit = moments_of(bench.log(name), len(units))[-1]
+    hit = bench.moments(name)[-1]
     if code != -signal.SIGKILL:
         return Outcome(hit, 0, 0, f"the run ended with {code} before it was killed: {bench.said(name)[-500:]}")
     path = bench.output(name)
@@ -337,16 +364,18 @@ def undisturbed(bench: Bench) -> tuple[list[Moment], set[str]]:
     if (code := bench.run("undisturbed")) != 0:
         raise SystemExit(f"the undisturbed run ended with {code}: {bench.said('undisturbed')}")
     units = {receipt.unit.id for receipt in Output(bench.output("undisturbed")).read_receipts()}
-    return moments_of(bench.log("undisturbed"), len(units)), units
+    if len(units) != UNITS:
+        raise SystemExit(f"the undisturbed run has {len(units)} units instead of {UNITS}")
+    return bench.moments("undisturbed"), units
 
 
 def dataset(folder: pathlib.Path) -> dict[str, Any]:
-    """Writes shards of 44 images in all and a small CNN. Returns the configuration; it has twelve units."""
+    """Writes shards of 44 images in all and a small CNN. Returns the configuration; it has `UNITS` units."""
     from tests import shards
     from tests.samples import configuration, encoded_images
 
     samples = encoded_images(44)
-    for i in range(4):
+    for i in range(UNITS // 3):
         shards.write_tfrecord(folder / f"{i}.tfrecord", samples[11 * i : 11 * (i + 1)])
     return configuration(
         folder,

@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.config import schema_keys
-
 SHELLS = ("bash", "zsh", "tcsh", "fish")
 _FOLDERS = ("OUTPUT", "DIR", "A", "B")
 _FILES = ("MODEL", "DATA", "PATH", "CONFIG.yaml")
@@ -29,6 +27,8 @@ def completion_arguments(commands: Any) -> None:
 def print_completion(shell: str, fullgrad: argparse.ArgumentParser) -> int:
     """Prints the script of a shell for a parser, which is changed; returns the exit code."""
     import shtab
+
+    from pipeline.config import schema_keys
 
     for action in _actions(fullgrad):
         metavar = action.metavar if isinstance(action.metavar, str) else ""
