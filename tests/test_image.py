@@ -306,18 +306,31 @@ def build_image(root: pathlib.Path, environment: pathlib.Path) -> Image:
             for source in sources:
                 copy(ROOT / source, folder / target)
         elif instruction == "RUN" and value not in NOT_RUN:
-            assert value.startswith("pip install "), f"may be no step for a virtual environment: {value}"
+            of_ours = value == "python -m transforms.fullgrad.tensorflow.native"
+            assert of_ours or value.startswith("pip install "), f"may be no step for a virtual environment: {value}"
             # What pip keeps adds to the image, but spares the next test the downloads.
             command = value.replace(" --no-cache-dir", "")
             ran = subprocess.run(
-                ["sh", "-ec", command], cwd=folder, env=variables, capture_output=True, text=True, check=False
+                ["sh", "-ec", command],
+                cwd=folder,
+                env={**variables, **kept_in(set_by_image)},
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert ran.returncode == 0, f"{command}\n{ran.stdout[-4000:]}\n{ran.stderr[-4000:]}"
         elif instruction == "ENV":
             set_by_image.update(pair.split("=", 1) for pair in value.split())
+            if "FULLGRAD_CACHE" in set_by_image:
+                set_by_image["FULLGRAD_CACHE"] = str(root / "opt/fullgrad/cache")
     for path in ("PATH", "LD_LIBRARY_PATH"):  # where a driver would be mounted
         set_by_image.pop(path)
     return Image(environment, folder, set_by_image)
+
+
+def kept_in(variables: dict[str, str]) -> dict[str, str]:
+    """The variable that says where the image keeps compiled code."""
+    return {name: value for name, value in variables.items() if name == "FULLGRAD_CACHE"}
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:
