@@ -74,6 +74,11 @@ def available() -> bool:
     return not _missing
 
 
+def missing() -> list[str]:
+    """The names of the functions that this TensorFlow lacks."""
+    return list(_missing)
+
+
 def register(name: str, inputs: Sequence[str], outputs: Sequence[str], compute: int) -> None:
     """Registers an operation for CPUs.
 
