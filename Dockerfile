@@ -23,10 +23,15 @@ RUN pip install --no-cache-dir --require-hashes -r requirements-cuda.lock
 COPY requirements.lock ./
 RUN pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY --from=beam /opt/apache/beam /opt/apache/beam
-COPY pyproject.toml README.md LICENSE fullgrad_beam.py ./
+COPY pyproject.toml setup.py README.md LICENSE fullgrad_beam.py ./
 COPY pipeline pipeline
 COPY transforms transforms
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . && pip check
+
+# Compiled code, so that no worker on a CPU like this one compiles it. On another CPU a worker compiles what it needs and
+# keeps it among its temporary files.
+ENV FULLGRAD_CACHE=/opt/fullgrad/cache
+RUN python -m transforms.fullgrad.tensorflow.native
 
 # Where Dataflow and GKE mount the driver.
 ENV PATH=/usr/local/nvidia/bin:$PATH \

@@ -90,6 +90,11 @@ def main() -> int:
     except HiddenPackage as error:
         print(f"fullgrad: {error}", file=sys.stderr)
         return 2
+    from pipeline.arguments import parser
+
+    # Ends here for --help, --version and what is refused, which then need not wait for the imports of `pipeline.cli`.
+    arguments = sys.argv[1:]
+    parser().parse_args(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     from pipeline.cli import main as run
 
     return run()

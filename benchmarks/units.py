@@ -28,7 +28,9 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 # Runs a configuration twice. Prints a line of JSON for each run: seconds of planning and of the run, processor time,
 # and the time from the first unit to the last.
 _RUN = """
-import json, resource, sys, time
+import json, os, resource, sys, time
+if "without-fsync" in sys.argv:
+    os.fsync = lambda _: None
 from pipeline.config import load_config
 from pipeline.run import launch, prepare
 config = load_config(sys.argv[1])
@@ -103,18 +105,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _runs(units: int, prism: str | None) -> Iterator[dict[str, Any]]:
     if not units:
         return
-    runners: dict[str, dict[str, Any]] = {"direct": {}}
+    # The row's name, the section `runner`, and what the program is told.
+    rows: list[tuple[str, dict[str, Any], list[str]]] = [
+        ("direct", {}, []),
+        ("direct, without fsync", {}, ["without-fsync"]),
+    ]
     if prism is not None:
-        runners["PrismRunner"] = {"prism_location": prism}
+        rows.append(("PrismRunner", {"name": "PrismRunner", "options": {"prism_location": prism}}, []))
     table = Table("runner", "units", "computed", "plan", "ms a unit", "of it committing", "processor", "peak MiB")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         value = _dataset(folder, units)
-        for runner, options in runners.items():
-            config = folder / f"{runner}.json"
-            output = {**value["output"], "path": str(folder / runner)}
-            config.write_text(json.dumps({**value, "output": output, "runner": {"name": runner, "options": options}}))
-            for row in _lines(_RUN, str(config)):
+        for place, (runner, section, changes) in enumerate(rows):
+            config = folder / f"{place}.json"
+            output = {**value["output"], "path": str(folder / f"out-{place}")}
+            config.write_text(json.dumps({**value, "output": output, "runner": section}))
+            for row in _lines(_RUN, str(config), *changes):
                 table.add_row(
                     runner,
                     f"{row['units']:,}",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from importlib import metadata
-from typing import NoReturn
+import pathlib
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from pipeline import comparison, export, show
 from pipeline.checks.arguments import add_check
-from pipeline.config import describe_keys
+from pipeline.completion import completion_arguments
 from pipeline.init import init_arguments
 from pipeline.reporting import add_report_arguments
 
@@ -18,10 +19,43 @@ _OPTIONS_OF_STORES = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, without the whole usage."""
+    """Refuses in one line, without the whole usage.
+
+    Attributes:
+      late_epilog: makes the end of the help, if that is asked for.
+    """
+
+    late_epilog: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        if self.late_epilog is not None:
+            self.epilog = self.late_epilog()
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Version(argparse.Action):
+    """Prints the version. It is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib import metadata
+
+        print(f"fullgrad {metadata.version('fullgrad-beam')}")
+        parser.exit()
+
+
+def _keys() -> str:
+    # A file, since the schema that it comes from takes a second to import. A test holds the two equal.
+    keys = pathlib.Path(__file__).with_name("keys.txt").read_text(encoding="utf-8").rstrip("\n")
+    return (
+        f"Keys of the configuration, which --set also sets:\n\n{keys}\n\n"
+        "What follows -- goes to Beam as it is, for example: fullgrad run flink.yaml -- --parallelism=8"
+    )
+
+
+# The help, the version and a refused argument import nothing that is slow. `fullgrad_beam` asks for them first.
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done; 1 done, but too many images failed or a check did not hold, or the runner gave up; "
         "2 the request could not be run; 130 interrupted.",
     )
-    fullgrad.add_argument("--version", action="version", version=f"fullgrad {metadata.version('fullgrad-beam')}")
+    fullgrad.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     fullgrad.add_argument("--verbose", action="store_true", help="show what Beam and the workers log")
     commands = fullgrad.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -43,9 +77,8 @@ def parser() -> argparse.ArgumentParser:
         help="explain a dataset",
         description="Explains the shards that a configuration names. A run that was interrupted is continued.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"Keys of the configuration, which --set also sets:\n\n{describe_keys()}\n\n"
-        "What follows -- goes to Beam as it is, for example: fullgrad run flink.yaml -- --parallelism=8",
     )
+    run.late_epilog = _keys
     run.add_argument("config", metavar="CONFIG.yaml", help="the configuration")
     run.add_argument(
         "--set",
@@ -129,4 +162,5 @@ def parser() -> argparse.ArgumentParser:
         server.add_argument(
             "folder", metavar="DIR", help="the folder to make it in: one that does not exist yet or is empty"
         )
+    completion_arguments(commands)
     return fullgrad

@@ -22,12 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.arguments import parser
+from pipeline.completion import print_completion
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.export import export
 from pipeline.init import init, is_model_file
 from pipeline.reporting import report, report_on_run
 from pipeline.show import show
-from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_any_name, print_summary
+from pipeline.terminal import ProgressBar, describe_plan, duration, err, out, print_any_name, print_summary, step
 
 # The commands import inside themselves what takes seconds to import: `--help` and a misspelt key need not wait for it.
 
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     if beam_options and args.command not in _TAKE_BEAM_OPTIONS:
         return _refuse(f"Beam options after -- belong to `fullgrad {'`, `'.join(_TAKE_BEAM_OPTIONS)}`")
+    if args.command == "completion":
+        return print_completion(args.shell, parser())
     if args.command.endswith("-job-server"):  # which needs neither Beam nor TensorFlow
         return _make_job_server(args)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -54,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted = _note_interrupts(verbose=args.verbose)
     try:
         if not args.verbose:
-            _import_quietly(tensorflow=args.command in _NEED_TENSORFLOW)
+            needed = "Beam and TensorFlow" if args.command in _NEED_TENSORFLOW else "Beam"
+            with step(f"importing {needed}"):
+                _import_quietly(tensorflow=args.command in _NEED_TENSORFLOW)
         if args.command == "run":
             return _run(args, beam_options)
         if args.command == "demo":
@@ -165,7 +170,8 @@ def run_config(config: Config, beam_options: Sequence[str] = (), *, dry_run: boo
     from pipeline.run import CannotRun, check_engine, launch, prepare, problems_of, warnings_of
 
     try:
-        plan = prepare(config, beam_options)
+        with step("loading the model and looking at the images"):
+            plan = prepare(config, beam_options)
     except CannotRun as error:
         return _refuse(str(error))
     if plan.fields:

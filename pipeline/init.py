@@ -13,9 +13,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import load_config
-from pipeline.terminal import err, out
-
 if TYPE_CHECKING:
     from pipeline.findings import Findings
     from pipeline.proposal import Scale
@@ -59,6 +56,7 @@ def init_arguments(commands: Any) -> None:
 
 def init(args: argparse.Namespace) -> int:
     """`fullgrad init`; returns the exit code."""
+    from pipeline.terminal import err
     from transforms.filesystems import STORE_ERRORS
 
     try:
@@ -78,6 +76,7 @@ def is_model_file(model: str) -> bool:
 def _init(args: argparse.Namespace) -> int:
     from pipeline.findings import Request, find_out
     from pipeline.proposal import configuration_text, propose_scale
+    from pipeline.terminal import out
     from transforms.filesystems import check_file_system
 
     if args.custom_objects and not args.trust:
@@ -117,6 +116,8 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _report(found: Findings, scale: Scale) -> None:
+    from pipeline.terminal import out
+
     about = "" if found.counted else "about "
     out.print(f"{found.shards[0].format}: {len(found.shards):,} shards, {about}{found.images:,} images")
     if found.found:
@@ -190,6 +191,8 @@ def _free_output(path: str) -> str:
 
 def _write(path: pathlib.Path, text: str) -> None:
     """Writes a configuration that was checked to load; an interruption leaves no half of it."""
+    from pipeline.config import load_config
+
     with _temporary(path, text) as temporary:
         load_config(temporary)
         os.replace(temporary, path)

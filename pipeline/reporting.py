@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from typing import TYPE_CHECKING
 
-from pipeline.config import Config
-from pipeline.terminal import err, out
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 
 def add_report_arguments(commands: argparse._SubParsersAction) -> None:
@@ -34,6 +35,8 @@ def report_on_run(config: Config, code: int) -> int:
         return code
     if config.report == "on":
         return make_report(config.output.path) or code
+    from pipeline.terminal import out
+
     out.print(f"to see it: fullgrad report {shlex.quote(config.output.path)}")
     return code
 
@@ -41,6 +44,7 @@ def report_on_run(config: Config, code: int) -> int:
 def make_report(path: str, to: str | None = None) -> int:
     """Builds the report of an output and says where it is; returns the exit code."""
     from pipeline.report import UnusableFolder, UnusableResults, build_report
+    from pipeline.terminal import err, out
 
     try:
         built = build_report(path, to)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import sys
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from pipeline.run import Plan
     from pipeline.summary import Summary
 
+_log = logging.getLogger(__name__)
+
 # Without markup and emoji: brackets and colons in a path are part of its name.
 out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -30,6 +35,22 @@ def print_any_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=PRINTABLE)
+
+
+@contextlib.contextmanager
+def step(what: str) -> Iterator[None]:
+    """Says what is done in the block, before there is progress: on a terminal while it lasts, elsewhere in the log."""
+    _log.info("%s", what)
+    if not err.is_terminal:
+        yield
+        return
+    err.file.write(f"{what} …")
+    err.file.flush()
+    try:
+        yield
+    finally:
+        err.file.write("\r\x1b[K")  # erases the line
+        err.file.flush()
 
 
 def describe_plan(plan: Plan) -> str:
@@ -112,6 +133,9 @@ class ProgressBar:
 
 def _detail(progress: Progress) -> str:
     parts = [f"{progress.units_done}/{progress.units} units"]
+    if not (progress.images or progress.failed or progress.units_done):
+        # Whatever the engine, a worker's unit shows itself by its heartbeat.
+        parts.append("compiling, first batch" if progress.active else "waiting for a worker to begin")
     if progress.images_per_second:
         parts.append(f"{progress.images_per_second:.1f} images/s")
     if progress.eta_seconds is not None and progress.eta_seconds > 0:

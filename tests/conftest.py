@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import pathlib
 from typing import Any
@@ -20,6 +21,19 @@ _GROUPS = {
 _LIGHT_ENGINES = ("[prism]", "[processes]")
 
 
+# Files that take longest of the rest. They come next, so that no process ends with one while the others have nothing.
+_LONG = (
+    "tests/transforms/test_inference.py",
+    "tests/pipeline/test_run.py",
+    "tests/pipeline/test_storage.py",
+    "tests/pipeline/test_cli.py",
+    "tests/transforms/sources/test_fuzz.py",
+    "tests/test_contributing.py",
+    "tests/field/test_keras2_models.py",
+    "tests/transforms/fullgrad/test_families.py",
+)
+
+
 def _group_of(nodeid: str) -> str:
     """The group of a test; that of most tests is their file, as they share what its fixtures make."""
     file = nodeid.partition("::")[0]
@@ -28,10 +42,34 @@ def _group_of(nodeid: str) -> str:
     return next((group for start, group in _GROUPS.items() if file.startswith(start)), file)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the groups first."""
-    first = [*dict.fromkeys(_GROUPS.values()), "light engines"]
+# Every test that was collected, whatever is chosen of them; for tests/test_sets.py.
+COLLECTED = pytest.StashKey[list[pytest.Item]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the slow ones among a test's cases, and puts the groups first."""
+    cases: collections.Counter[tuple[Any, ...]] = collections.Counter()
+    for item in items:
+        if few := item.get_closest_marker("quick_cases"):
+            test = item.path, item.parent, getattr(item, "originalname", item.name)
+            if cases[test] % few.kwargs["every"]:
+                item.add_marker(pytest.mark.slow)
+            cases[test] += 1
+    config.stash[COLLECTED] = list(items)
+    first = [*dict.fromkeys(_GROUPS.values()), "light engines", *_LONG]
     items.sort(key=lambda item: first.index(group) if (group := _group_of(item.nodeid)) in first else len(first))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The processes of `--numprocesses=auto`: one for each core, up to four, for the whole set of tests.
+
+    For tests that are named there is none: each process would import TensorFlow first, longer than most files take.
+    """
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return 0
+    return min(4, os.cpu_count() or 1)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -89,12 +89,14 @@ def test_pyarrow(here: pathlib.Path) -> None:
     np.testing.assert_allclose(left["mean_map"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_spark_sql(here: pathlib.Path) -> None:
     left, _ = run_section("Spark SQL")
     assert sum(row["images"] for row in left["accuracy"].collect()) == 33
     left["spark"].stop()
 
 
+@pytest.mark.slow
 def test_hugging_face_datasets(here: pathlib.Path) -> None:
     left, printed = run_section("Hugging Face datasets")
     assert printed.startswith("Image(")
@@ -119,6 +121,7 @@ def test_every_section_with_code_has_a_test_here() -> None:
 NOTEBOOK = ROOT / "examples" / "demo.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(here: pathlib.Path) -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")

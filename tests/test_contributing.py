@@ -70,6 +70,7 @@ def test_there_are_three_examples() -> None:
     assert EXAMPLES == ["Add a rule for a layer", "Add a shard format", "Add a figure of maps"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_a_worked_example_passes_its_tests(example: str, tmp_path: pathlib.Path) -> None:
     folder = copy_of_the_repository(tmp_path)

@@ -79,6 +79,7 @@ def test_files_that_python_does_not_find_are_in_nobodys_way(tmp_path: pathlib.Pa
     assert ran.stdout.startswith("usage: fullgrad")
 
 
+@pytest.mark.slow
 def test_a_worker_names_the_file_beside_which_it_is_started(tmp_path: pathlib.Path) -> None:
     """Beam starts workers as `python -m …`, which looks in the folder first, where the command itself does not."""
     shards = str(write_tfrecord(tmp_path / "a.tfrecord", encoded_images(4)))

@@ -203,6 +203,7 @@ def test_nvidia_s_libraries_have_a_file_of_their_own() -> None:
     assert not any(name.startswith("nvidia-") for name in PINS["requirements.lock"])
 
 
+@pytest.mark.network
 def test_the_lock_files_are_what_their_script_makes(tmp_path: pathlib.Path) -> None:
     """Of versions, which a later release does not change, but a change of pyproject.toml or a package's withdrawal."""
     for name in (*LOCKS, "pyproject.toml", "README.md", "LICENSE", ".ci/lock"):
@@ -220,6 +221,7 @@ def resolve(lock: pathlib.Path, target: pathlib.Path) -> subprocess.CompletedPro
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.network
 def test_nvidia_s_libraries_are_there_for_the_image_and_need_nothing_else(tmp_path: pathlib.Path) -> None:
     """Resolved, not installed."""
     lock = ROOT / "requirements-cuda.lock"

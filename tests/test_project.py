@@ -64,6 +64,7 @@ def test_the_version_is_said_and_is_that_of_the_project(capsys: pytest.CaptureFi
     assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
 
 
+@pytest.mark.network
 def test_the_source_distribution_has_tests_docs_and_all_that_a_packager_needs(tmp_path: pathlib.Path) -> None:
     uv = pathlib.Path(sys.executable).with_name("uv")
     subprocess.run([uv, "build", "--sdist", "--quiet", "--out-dir", tmp_path, ROOT], check=True)

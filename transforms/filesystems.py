@@ -36,8 +36,11 @@ else:
 # ValueError is raised for a malformed path.
 READ_ERRORS: tuple[type[Exception], ...] = (*STORE_ERRORS, ValueError)
 
+# Botocore waits 0 to 1 s before the second attempt, up to twice as long before each further one, and never over 20 s.
+_PATIENT = {"mode": "standard", "total_max_attempts": 10}
+
 _BeamClient = boto3_client.Client
-_connections: dict[tuple[tuple[str, Any], ...], Any] = {}
+_connections: dict[tuple[bool, tuple[tuple[str, Any], ...]], Any] = {}
 _connecting = threading.Lock()
 
 
@@ -100,16 +103,22 @@ def _share_connections() -> None:
 
     class Client(_BeamClient):  # type: ignore[misc, valid-type]
         def __init__(self, options: PipelineOptions):
-            self.client = _connection(options)
+            self.client = s3_client(options)
             self._download_request = self._download_stream = None
             self._download_pos = 0
 
     boto3_client.Client = Client
 
 
-def _connection(options: PipelineOptions) -> Any:
-    """A client of boto3's for these options, which several threads may use."""
-    s3 = options.view_as(S3Options)
+def s3_client(options: PipelineOptions | None = None, *, patient: bool = True) -> Any:
+    """A client of boto3's that several threads may use.
+
+    Args:
+      options: Beam's, with those of S3; None for the options that are set.
+      patient: whether it waits about a minute for a server that does not answer, and not some seconds as boto3 does.
+        AWS_MAX_ATTEMPTS and AWS_RETRY_MODE, or the user's AWS configuration, decide if they are set.
+    """
+    s3 = (FileSystems._pipeline_options if options is None else options).view_as(S3Options)
     settings = (
         ("region_name", s3.s3_region_name),
         ("api_version", s3.s3_api_version),
@@ -121,12 +130,18 @@ def _connection(options: PipelineOptions) -> Any:
         ("aws_session_token", s3.s3_session_token),
     )
     with _connecting:
-        if settings not in _connections:
+        if (patient, settings) not in _connections:
             import botocore.config
+            import botocore.session
 
-            config = botocore.config.Config(max_pool_connections=64)
-            _connections[settings] = boto3_client.boto3.session.Session().client("s3", config=config, **dict(settings))
-        return _connections[settings]
+            core = botocore.session.get_session()
+            chosen = core.get_config_variable("max_attempts") or core.get_config_variable("retry_mode")
+            config = botocore.config.Config(
+                max_pool_connections=64, retries=_PATIENT if patient and not chosen else None
+            )
+            session = boto3_client.boto3.session.Session(botocore_session=core)
+            _connections[patient, settings] = session.client("s3", config=config, **dict(settings))
+        return _connections[patient, settings]
 
 
 def _check_bucket(what: str, path: str) -> None:
@@ -139,7 +154,7 @@ def _check_bucket(what: str, path: str) -> None:
     bucket, _, _ = path.partition("://")[2].partition("/")
     said = ""
     try:
-        _connection(FileSystems._pipeline_options).list_objects_v2(Bucket=bucket, MaxKeys=1)
+        s3_client(patient=False).list_objects_v2(Bucket=bucket, MaxKeys=1)
     except botocore.exceptions.NoCredentialsError:
         said = "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     except botocore.exceptions.ClientError as error:

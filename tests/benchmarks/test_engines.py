@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from benchmarks.engines import one_run, started
 from tests import shards
 from tests.samples import configuration, encoded_images
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_from_its_receipts(tmp_path: pathlib.Path) -> None:
     shards.write_tfrecord(tmp_path / "all.tfrecord", list(encoded_images(12)))
     config = configuration(tmp_path, str(tmp_path / "all.tfrecord"))

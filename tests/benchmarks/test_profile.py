@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.method import FORWARD, FULLGRAD, GRADIENT
 from benchmarks.profile import CALL, profile
 
 
+@pytest.mark.slow
 def test_every_gradient_of_a_bias_is_read_once() -> None:
     found = profile("ResNet-20", 1)
     assert found[FULLGRAD]["FullGradScaled"][1] == 21  # convolutions with their BatchNorms

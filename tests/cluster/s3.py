@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
 
 from tests.cluster import artifacts
-from tests.cluster.servers import S3_CREDENTIALS, Server, accepts, free_port, running
+from tests.cluster.servers import S3_CREDENTIALS, Server, accepts, free_port
 
 BUCKET = "fullgrad"
 
@@ -22,9 +23,23 @@ class Store:
 
     Attributes:
       endpoint: the address of the server.
+      server: starts the server.
+      processes: the server's process, the last one of the list.
     """
 
     endpoint: str
+    server: Callable[[], Server]
+    processes: list[Server]
+
+    def start(self) -> None:
+        """Starts the server, again with what it had."""
+        self.processes.append(self.server())
+        host, port = self.endpoint.removeprefix("http://").split(":")
+        self.processes[-1].wait_until(lambda: accepts(host, int(port)))
+
+    def stop(self) -> None:
+        """Kills the server, as if its machine were lost."""
+        self.processes[-1].kill()
 
     @property
     def client(self) -> Any:
@@ -64,8 +79,11 @@ def s3(folder: pathlib.Path) -> Iterator[Store]:
         "ROOT_ACCESS_KEY": S3_CREDENTIALS["AWS_ACCESS_KEY_ID"],
         "ROOT_SECRET_KEY": S3_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
     }
-    with running(Server("the S3 server", command, folder / "s3.log", keys)) as server:
-        server.wait_until(lambda: accepts("127.0.0.1", port))
-        store = Store(f"http://127.0.0.1:{port}")
+    server = functools.partial(Server, "the S3 server", command, folder / "s3.log", keys)
+    store = Store(f"http://127.0.0.1:{port}", server, [])
+    store.start()
+    try:
         store.client.create_bucket(Bucket=BUCKET)
         yield store
+    finally:
+        store.processes[-1].stop()

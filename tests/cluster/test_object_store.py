@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import kills
 from tests.cluster import artifacts
 from tests.cluster.engines import Engine
 from tests.cluster.missing import skip_or_fail
@@ -90,6 +91,41 @@ def test_workers_with_no_folder_in_common_write_to_a_bucket(
     said = run.finish("--set", "runner={name: direct}", "--", f"--s3_endpoint_url={store.endpoint}")
     assert "1 unit to explain, 6 done before" in said
     assert_same_output(run.path, direct_stored)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[kills.Bench, list[kills.Moment], set[str]]:
+    """Runs of small units into the bucket, one of which has come to its end."""
+    folder = tmp_path_factory.mktemp("kills")
+    bench = kills.Bench(folder, kills.dataset(folder), store.url("kills"))
+    return bench, *kills.undisturbed(bench)
+
+
+def test_a_killed_run_leaves_no_upload_that_the_next_one_does_not_end(
+    undisturbed: tuple[kills.Bench, list[kills.Moment], set[str]], store: Store
+) -> None:
+    """The moment is that of the first part of a file in `tmp`: its upload has begun."""
+    bench, moments, units = undisturbed
+    moment = next(each for each in moments if each.operation.startswith("PUT") and "uploadId" in each.operation)
+    uploads: list[int] = []
+
+    def look() -> None:
+        found = store.client.list_multipart_uploads(Bucket=BUCKET, Prefix="kills/")
+        uploads.append(len(found.get("Uploads", [])))
+
+    outcome = kills.kill_once(bench, moment, units, bench.output("undisturbed"), after_kill=look)
+    look()
+    assert outcome.problem is None
+    assert uploads == [1, 0]
+
+
+def test_a_run_waits_for_a_server_that_is_gone_for_ten_seconds(
+    undisturbed: tuple[kills.Bench, list[kills.Moment], set[str]], store: Store
+) -> None:
+    bench, _, _ = undisturbed
+    assert kills.without_server(bench, store, 10) is None
 
 
 def test_every_command_finds_the_bucket(store: Store, stored: dict[str, Any], direct_stored: str) -> None:

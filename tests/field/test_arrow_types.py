@@ -58,6 +58,7 @@ def write(path: pathlib.Path, **columns: Any) -> str:
     return str(path)
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize("kind", IMAGES_AS)
 def test_images_of_any_type_are_read(kind: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids = pa.array(IDS, pa.string_view())
@@ -69,6 +70,7 @@ def test_images_of_any_type_are_read(kind: str, tmp_path: pathlib.Path, capsys: 
     assert ran.summary["accuracy"] == 1.0
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("kind", [kind for kind in IMAGES_AS if kind.startswith("struct")])
 def test_the_path_in_the_struct_is_the_id(
     kind: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
@@ -78,6 +80,7 @@ def test_the_path_in_the_struct_is_the_id(
     assert [row["image_id"] for row in ran.rows] == IDS
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize("kind", LABELS_AS)
 def test_labels_of_any_type_are_read(kind: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "a.parquet", image=ENCODED, id=IDS, label=LABELS_AS[kind])

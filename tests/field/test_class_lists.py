@@ -49,6 +49,7 @@ def dataset(folder: pathlib.Path) -> str:
     return str(folder / "a.parquet")
 
 
+@pytest.mark.quick_cases(every=21)
 @pytest.mark.parametrize("kind", LISTS)
 def test_a_list_of_names_is_read(kind: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     ran = colour_run(capsys, colour_config(tmp_path, dataset(tmp_path), LISTS[kind]))
@@ -88,6 +89,7 @@ def test_what_is_no_list_of_names_is_refused(
     assert ran.err.count("\n") == 1
 
 
+@pytest.mark.quick_cases(every=9)
 @pytest.mark.parametrize(
     "text",
     [

@@ -148,6 +148,7 @@ def test_a_run_without_own_layers_has_the_identity_that_it_had_before() -> None:
 
 
 # The console script does not look for modules where it is started, and Beam's workers are processes of their own.
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_run_and_inspect_take_a_module_from_the_directory_they_are_started_in(
     project: pathlib.Path, workers: int

@@ -47,6 +47,7 @@ def tar(path: pathlib.Path, **members: list[str]) -> str:
 NAMES = [CLASS_NAMES[label] for label in RIGHT]
 
 
+@pytest.mark.quick_cases(every=9)
 @pytest.mark.parametrize(
     ("column", "labels"),
     [
@@ -72,6 +73,7 @@ def test_a_column_of_labels_is_found_and_said(
     assert ran.summary["accuracy"] == 1.0
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize(
     ("feature", "labels"),
     [
@@ -91,6 +93,7 @@ def test_a_feature_of_labels_is_found_and_said(
     assert ran.summary["accuracy"] == 1.0
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize(
     ("members", "words"),
     [
@@ -107,6 +110,7 @@ def test_a_member_of_labels_is_found_and_said(
     assert [row["label"] for row in ran.rows] == RIGHT
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize("dry_run", [True, False])
 @pytest.mark.parametrize("format", ["parquet", "tfrecord", "webdataset", "folder"])
 def test_that_no_label_was_found_is_said_with_what_there_is(
@@ -143,6 +147,7 @@ def test_a_caption_is_a_label_where_it_is_asked_for(tmp_path: pathlib.Path, caps
     assert ran.summary["accuracy"] == 1.0
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("format", ["tfrecord", "webdataset"])
 def test_a_first_record_without_its_label_does_not_hide_the_others(
     format: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
@@ -215,6 +220,7 @@ def test_labels_cannot_be_explained_where_there_are_none(
     assert "no label found among the columns" in ran.err
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize(
     ("names", "words"),
     [
@@ -249,6 +255,7 @@ def test_empty_shards_before_the_first_record_say_nothing(
 # ---- compression: tensorflow/minigo#433 (.tfrecord.zz), tensorflow/tensorflow#6164 and #13463
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("name", ["a.tfrecord", "a.tfrecord.zz", "a-00000-of-00001"])
 def test_tensorflow_s_zlib_records_are_read(
     name: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]

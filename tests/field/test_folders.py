@@ -138,6 +138,7 @@ def test_the_order_of_classes_is_that_of_their_names(tmp_path: pathlib.Path) -> 
     _assert_as_keras_does(_put(tmp_path / "root", *(f"{name}/1.png" for name in names)), len(names))
 
 
+@pytest.mark.quick_cases(every=14)
 @pytest.mark.parametrize(
     "extension", ["jfif", "jpe", "jif", "JPG", "Jpeg", "avif", "jp2", "j2k", "tif", "webp", "ppm", "pgm", "dib", "apng"]
 )
@@ -265,6 +266,7 @@ def _planned(value: dict, root: pathlib.Path) -> Plan:  # type: ignore[type-arg]
     return prepare(Config.from_dict({**value, "input": {**value["input"], "shards": str(root)}}))
 
 
+@pytest.mark.slow
 def test_images_are_not_explained_twice_when_folders_change_their_shape(tmp_path: pathlib.Path) -> None:
     root = _put(tmp_path / "root", "ant/1.png", "bee/2.png")
     value = configuration(tmp_path, str(root), input={"fields": {"label": ""}})

@@ -100,6 +100,7 @@ def test_the_cells_of_a_signed_map_are_sums_over_the_absolute_mass(tmp_path: pat
     assert min(row["coarse_map"].min() for row in rows) < 0
 
 
+@pytest.mark.slow
 def test_an_output_of_an_earlier_version_of_the_columns_is_refused(tmp_path: pathlib.Path) -> None:
     value = _configuration(tmp_path, layers.Identity)
     launch(prepare(Config.from_dict(value)))

@@ -28,6 +28,7 @@ FORMATS = [(name, "h5") for name in models.MODELS] + [
 # DepthwiseConv2D's, SeparableConv2D's and Conv2DTranspose's `groups`: Shawn-Shan/fawkes 186, mafda/knee_OA_dl_app 3,
 # keras-team/keras 19441. TFOpLambda: keras-team/keras 19525. `/` in names: thomas-rooty/lego-detector 1.
 # Partly frozen inner models: keras-team/keras 10777, keras-team/keras 6607.
+@pytest.mark.quick_cases(every=6)
 @pytest.mark.parametrize(("name", "extension"), FORMATS)
 def test_a_file_gives_the_predictions_of_keras_2(tmp_path: pathlib.Path, name: str, extension: str) -> None:
     tf_keras.backend.clear_session()
@@ -49,6 +50,7 @@ def test_a_file_gives_the_predictions_of_keras_2(tmp_path: pathlib.Path, name: s
         np.testing.assert_allclose(explanation.logits, predicted, rtol=1e-4, atol=1e-5 * np.abs(predicted).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("application", ["EfficientNetB0", "MobileNetV3Small", "DenseNet121", "NASNetMobile"])
 def test_an_application_of_keras_2_gives_its_predictions(tmp_path: pathlib.Path, application: str) -> None:
     tf_keras.backend.clear_session()

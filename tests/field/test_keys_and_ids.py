@@ -163,6 +163,7 @@ def _without_ids(path: pathlib.Path, count: int) -> pathlib.Path:
     return path
 
 
+@pytest.mark.slow
 def test_shards_called_alike_in_several_folders_have_ids_of_their_own(tmp_path: pathlib.Path) -> None:
     for name in ("a/test", "b/test", "x/a/test", "a/other"):
         _without_ids(tmp_path / "data" / f"{name}.tfrecord", 2)
@@ -175,6 +176,7 @@ def test_shards_called_alike_in_several_folders_have_ids_of_their_own(tmp_path: 
     )
 
 
+@pytest.mark.slow
 def test_ids_stay_when_a_run_goes_on_with_further_shards(tmp_path: pathlib.Path) -> None:
     value = configuration(tmp_path, "", input={"images_per_unit": 2})
     first = str(_without_ids(tmp_path / "a" / "test.tfrecord", 6))
@@ -191,6 +193,7 @@ def test_ids_stay_when_a_run_goes_on_with_further_shards(tmp_path: pathlib.Path)
     assert len(set(_ids(value))) == 10
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("flat", [True, False])
 def test_folders_with_files_called_alike_have_ids_of_their_own(tmp_path: pathlib.Path, flat: bool) -> None:
     for part, count in (("train", 6), ("val", 3)):
@@ -224,6 +227,7 @@ def test_names_are_as_short_as_tells_them_apart() -> None:
     assert names("gs://x/a", "s3://x/a") == ["gs://x/a", "s3://x/a"]
 
 
+@pytest.mark.slow
 def test_ids_that_records_bring_are_kept_and_counted_where_they_repeat(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,6 +251,7 @@ def test_ids_that_records_bring_are_kept_and_counted_where_they_repeat(
     assert "5 images share their image_id with another; shard and index tell them apart" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_image_explained_for_several_classes_does_not_repeat_its_id(tmp_path: pathlib.Path) -> None:
     write_parquet(tmp_path / "a.parquet", SAMPLES[:5])
     value = configuration(tmp_path, "", explain={"targets": "top-3"})

@@ -87,6 +87,7 @@ LISTS = {
 }
 
 
+@pytest.mark.quick_cases(every=9)
 @pytest.mark.parametrize("kind", LISTS)
 def test_a_one_hot_column_is_its_class(
     kind: str, tmp_path: pathlib.Path, model: pathlib.Path, capsys: pytest.CaptureFixture[str]
@@ -94,6 +95,7 @@ def test_a_one_hot_column_is_its_class(
     assert_right(run(capsys, tmp_path, parquet(tmp_path / "a.parquet", LISTS[kind]), model))
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("labels", [ONE_HOT, [[float(each) for each in row] for row in ONE_HOT], SMOOTHED])
 def test_a_one_hot_feature_is_its_class(
     labels: Any, tmp_path: pathlib.Path, model: pathlib.Path, capsys: pytest.CaptureFixture[str]
@@ -101,6 +103,7 @@ def test_a_one_hot_feature_is_its_class(
     assert_right(run(capsys, tmp_path, tfrecord(tmp_path / "a.tfrecord", labels), model))
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize(("labels", "member"), [(ONE_HOT, "json"), (SMOOTHED, "json"), (ONE_HOT, "cls")])
 def test_a_one_hot_member_is_its_class(
     labels: Any, member: str, tmp_path: pathlib.Path, model: pathlib.Path, capsys: pytest.CaptureFixture[str]
@@ -108,6 +111,7 @@ def test_a_one_hot_member_is_its_class(
     assert_right(run(capsys, tmp_path, webdataset(tmp_path / "a.tar", labels, member), model))
 
 
+@pytest.mark.quick_cases(every=8)
 @pytest.mark.parametrize(
     ("label", "words"),
     [
@@ -154,6 +158,7 @@ def test_what_says_no_class_is_refused_by_name_or_is_an_error_row(
     assert words in ran.errors[0]["message"]
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("label", [None, -1, float("nan"), "", []])
 def test_unknown_labels_are_none_and_the_run_says_how_many(
     label: Any, tmp_path: pathlib.Path, model: pathlib.Path, capsys: pytest.CaptureFixture[str]
@@ -184,6 +189,7 @@ VALUES = {
 }
 
 
+@pytest.mark.quick_cases(every=11)
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("field", [None, "label"])
 def test_a_column_of_any_kind_is_read_alike_by_default_and_by_name(

@@ -29,6 +29,7 @@ def is_exact(model: keras.Model, batch: np.ndarray, tolerance: float = TOLERANCE
     assert np.abs(rest).max() <= 1e-3 * np.abs(logits).max()
 
 
+@pytest.mark.slow
 def test_convnext(tmp_path: pathlib.Path) -> None:
     keras.utils.clear_session()
     build = keras.applications.ConvNeXtTiny
@@ -149,6 +150,7 @@ class WindowAttention(layers.Layer):
 
 
 # rishigami/Swin-Transformer-TF 25 has such a model. Inside the layer, all images' windows lie on the first axis.
+@pytest.mark.slow
 def test_a_transformer_with_shifted_windows() -> None:
     inputs = keras.Input((32, 32, 3))
     x = layers.LayerNormalization()(layers.Conv2D(8, 4, 4)(inputs))
@@ -193,6 +195,7 @@ def small(activation: str = "relu") -> keras.Model:
     )
 
 
+@pytest.mark.slow
 def test_whole_numbers_as_weights_are_exact(tmp_path: pathlib.Path) -> None:
     for mode in ("int4", keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)):
         model = small()

@@ -70,6 +70,7 @@ def test_what_is_no_image_is_called_what_it_is(tmp_path: pathlib.Path, shape: tu
     assert f"{path} {words}" in refusal(lambda: LoadedModel(spec(path)))
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize("kind", ["functional", "sequential", "nested", "flattened", "batch_norm"])
 @pytest.mark.parametrize("extension", ["keras", "h5"])
 def test_a_fixed_batch_is_freed_and_gives_the_same(tmp_path: pathlib.Path, kind: str, extension: str) -> None:

@@ -74,6 +74,7 @@ def _of_two_classes(own: np.ndarray) -> np.ndarray:
     return np.concatenate([1 - own, own], axis=1) if own.shape[1] == 1 else own
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("head", PROBABILITIES)
 def test_probabilities_are_the_models_own(head: str) -> None:
     model = _model(PROBABILITIES[head])
@@ -154,6 +155,7 @@ def test_inspect_says_what_is_explained(tmp_path: pathlib.Path, capsys: pytest.C
         assert said in capsys.readouterr().out
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("targets", ["predicted", "top-3"])
 def test_with_a_contrast_f_and_the_class_that_it_is_against_are_columns(tmp_path: pathlib.Path, targets: str) -> None:
     model = _model(lambda x: layers.Dense(3, "softmax")(_pooled(x)))

@@ -6,6 +6,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from pipeline.run import launch, prepare
 from tests import shards
 from tests.outputs import assert_same_output
 from tests.samples import configuration, encoded_images
+from transforms.explain import explain_unit
 from transforms.output import Output, read_maps
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -34,11 +36,16 @@ print(launch(plan).images if sys.argv[2] == "run" else sum(explain_unit(u, plan.
 UNITS = 20
 
 
+def _dataset(folder: pathlib.Path, images: int, units: int) -> dict[str, Any]:
+    """A configuration for two shards that have half of the images each."""
+    for name, seed in (("a", 0), ("b", 1)):
+        shards.write_tfrecord(folder / f"{name}.tfrecord", encoded_images(images // 2, seed))
+    return configuration(folder, str(folder / "*.tfrecord"), input={"images_per_unit": images // units})
+
+
 @pytest.fixture
 def dataset(tmp_path: pathlib.Path) -> dict[str, Any]:
-    for name, seed in (("a", 0), ("b", 1)):
-        shards.write_tfrecord(tmp_path / f"{name}.tfrecord", encoded_images(60, seed))
-    return configuration(tmp_path, str(tmp_path / "*.tfrecord"), input={"images_per_unit": 120 // UNITS})
+    return _dataset(tmp_path, 120, UNITS)
 
 
 def _at_the_same_time(value: dict[str, Any], folder: pathlib.Path, *how: str) -> list[tuple[int, str]]:
@@ -66,6 +73,7 @@ def _parts(path: str, kind: str) -> list[str]:
     return sorted(file.name.removesuffix(".parquet") for file in pathlib.Path(path, kind).iterdir())
 
 
+@pytest.mark.slow
 def test_two_runs_at_the_same_time_leave_one_whole_output(dataset: dict[str, Any], tmp_path: pathlib.Path) -> None:
     assert _at_the_same_time(dataset, tmp_path, "run", "run") == [(0, "120")] * 2
     path = dataset["output"]["path"]
@@ -75,16 +83,33 @@ def test_two_runs_at_the_same_time_leave_one_whole_output(dataset: dict[str, Any
     assert_same_output(path, alone["output"]["path"])
 
 
+@pytest.mark.slow
 def test_two_processes_at_the_same_units_leave_one_part_of_each(
     dataset: dict[str, Any], tmp_path: pathlib.Path
 ) -> None:
     prepare(Config.from_dict(dataset)).settings.output.create()
     assert _at_the_same_time(dataset, tmp_path, "units", "units") == [(0, "120")] * 2
+    assert_one_part_of_each(dataset, tmp_path, 120, UNITS)
+
+
+def test_two_threads_at_the_same_units_leave_one_part_of_each(tmp_path: pathlib.Path) -> None:
+    dataset = _dataset(tmp_path, 16, 4)
+    plan = prepare(Config.from_dict(dataset))
+    plan.settings.output.create()
+    with ThreadPoolExecutor(2) as pool:
+        twice = [unit for unit in plan.units for _ in range(2)]
+        done = list(pool.map(lambda unit: explain_unit(unit, plan.settings).images, twice))
+    assert done == [4] * 8
+    assert_one_part_of_each(dataset, tmp_path, 16, 4)
+
+
+def assert_one_part_of_each(dataset: dict[str, Any], folder: pathlib.Path, images: int, count: int) -> None:
+    """Each unit has one part of each kind, each image one row, and nothing else is left."""
     output = Output(dataset["output"]["path"])
     units = {receipt.unit.id for receipt in output.read_receipts()}
-    assert len(units) == UNITS
+    assert len(units) == count
     for kind in ("maps", "partials"):
         assert _parts(output.path, kind) == sorted(units)
     rows = sorted((row["shard"], row["index"]) for row in read_maps(output.path))
-    assert rows == [(str(tmp_path / f"{name}.tfrecord"), i) for name in "ab" for i in range(60)]
+    assert rows == [(str(folder / f"{name}.tfrecord"), i) for name in "ab" for i in range(images // 2)]
     assert list(pathlib.Path(output.file("tmp")).iterdir()) == []

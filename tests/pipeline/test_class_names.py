@@ -50,6 +50,7 @@ def test_a_configured_list_wins(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
     assert "class names: model.class_names (" in ran.out
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_names(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, tmp_path, tfrecord(tmp_path))
     more = tfrecord(tmp_path, ("R", "G", "B"), name="0")

@@ -102,6 +102,7 @@ def test_help_of_a_command_has_its_arguments(
     assert [word for word in words if word not in text] == []
 
 
+@pytest.mark.slow
 def test_python_m_pipeline_is_fullgrad() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
     script = "import sys; from pipeline.cli import main; sys.argv[0] = '/bin/fullgrad'; sys.exit(main())"
@@ -231,6 +232,7 @@ def test_keys_are_set_from_the_command_line(config: pathlib.Path, capsys: pytest
     assert "3 images in all" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_options_after_the_dashes_reach_beam(config: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pipeline.engines.jobs as run_module
 
@@ -278,6 +280,7 @@ def _stop() -> None:
     raise _Stopped
 
 
+@pytest.mark.slow
 def test_the_status_of_a_run_that_was_interrupted(dataset: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     launch(prepare(Config.from_dict({**dataset, "input": {**dataset["input"], "limit": 7}})))
     with pytest.raises(_Stopped):

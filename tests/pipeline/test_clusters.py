@@ -150,6 +150,7 @@ def test_a_run_that_goes_on_writes_the_clusters_of_an_undisturbed_one(
     assert cluster_examples(copied) == cluster_examples(out)
 
 
+@pytest.mark.slow
 def test_other_units_give_the_same_clusters_and_a_finished_run_can_get_or_lose_them(
     value: dict[str, Any], out: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -168,6 +168,7 @@ def model(prepared):
     return keras.models.load_model(config.model.path)
 
 
+@pytest.mark.slow
 def test_the_class_with_the_mark_stands_out(prepared, model):
     from transforms.fullgrad import expose, full_gradients
 
@@ -189,6 +190,7 @@ def test_the_class_with_the_mark_stands_out(prepared, model):
     assert max(z.values()) < 2.5
 
 
+@pytest.mark.slow
 def test_the_model_takes_a_circle_with_the_mark_for_the_marked_class(model):
     circles = [draw_image(0, 1, index).pixels for index in range(0, 120, len(CLASSES))]
     for images, wanted in ((circles, "circle"), ([add_mark(circle) for circle in circles], MARKED_CLASS)):
@@ -196,6 +198,7 @@ def test_the_model_takes_a_circle_with_the_mark_for_the_marked_class(model):
         assert (predicted == CLASSES.index(wanted)).mean() > 0.8
 
 
+@pytest.mark.slow
 def test_what_is_there_is_used_again_with_the_same_seed_only(prepared):
     folder, config, _ = prepared
     model = pathlib.Path(config.model.path)

@@ -26,6 +26,7 @@ def dataset(tmp_path: pathlib.Path) -> dict[str, Any]:
     return configuration(tmp_path, str(tmp_path / "*.tfrecord"))
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize(
     ("section", "changes", "words"),
     [

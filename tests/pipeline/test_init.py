@@ -120,6 +120,7 @@ def test_tfrecords_with_names_beside_the_numbers(made: Make, colours: pathlib.Pa
     assert ran.printed.endswith("next:\n  fullgrad run made.yaml\n")
 
 
+@pytest.mark.slow
 def test_a_parquet_file_of_hugging_face_with_class_labels(
     made: Make, colours: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_model_that_scales_inside_gets_no_scale(made: Make, tmp_path: pathlib.
     assert all(row["correct"] for row in ran.rows)
 
 
+@pytest.mark.slow
 def test_a_model_of_any_size_gets_the_size_of_the_images(made: Make, tmp_path: pathlib.Path) -> None:
     model = save_shade_model(tmp_path / "any.keras", shape=(None, None, 3))
     shards.write_folder(tmp_path / "photos", shades(side=20), SHADES)
@@ -182,6 +184,7 @@ def test_a_model_of_any_size_gets_the_size_of_the_images(made: Make, tmp_path: p
     assert {row["map_height"] for row in ran.rows} == {20}
 
 
+@pytest.mark.slow
 def test_a_grey_model_with_one_output_and_images_without_labels(made: Make, tmp_path: pathlib.Path) -> None:
     inputs = keras.Input((SIDE, SIDE, 1))
     pooled = keras.layers.GlobalAveragePooling2D()(inputs)
@@ -207,6 +210,7 @@ def test_without_labels_the_first_batchnorm_tells_the_scale(made: Make, tmp_path
     assert "The model's first BatchNorm has kept" in ran.text
 
 
+@pytest.mark.slow
 def test_a_model_that_contains_an_application_gets_that_one_s_scale(made: Make, tmp_path: pathlib.Path) -> None:
     # By name and place as in transfer learning; the layers of the application itself do not matter here.
     inputs = keras.Input((32, 32, 3))
@@ -241,6 +245,7 @@ def test_labels_that_are_names_get_a_file_of_names(made: Make, colours: pathlib.
     assert "alphanumeric order" in ran.text
 
 
+@pytest.mark.slow
 def test_class_folders_that_do_not_fit_the_model_are_read_without_labels(
     made: Make, colours: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -250,6 +255,7 @@ def test_class_folders_that_do_not_fit_the_model_are_read_without_labels(
     assert "there are 2 class folders" in ran.printed
 
 
+@pytest.mark.slow
 def test_an_image_column_of_any_name_is_found(made: Make, colours: pathlib.Path, tmp_path: pathlib.Path) -> None:
     columns = {"photo": [image for _, image, _ in IMAGES], "hash": [b"none"] * len(IMAGES), "label": RIGHT}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")

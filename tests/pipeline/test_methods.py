@@ -45,6 +45,7 @@ def _maps(value: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(read_maps(value["output"]["path"]), key=lambda row: (row["image_id"], row["target"]))
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_writes_maps_and_class_statistics(dataset: dict[str, Any], method: str) -> None:
     noise = {"samples": 2} if METHODS[method].noise else {}
@@ -77,6 +78,7 @@ def test_every_method_writes_maps_and_class_statistics(dataset: dict[str, Any], 
     assert ("seed" in identity) == METHODS[method].noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SMOOTH)
 def test_smooth_maps_do_not_depend_on_batches_or_units(dataset: dict[str, Any], method: str) -> None:
     smooth = {"method": method, "samples": 3, "seed": 4}

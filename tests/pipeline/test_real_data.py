@@ -20,6 +20,8 @@ from tests.pages import code_blocks
 from transforms.fullgrad import expose, full_gradients
 from transforms.output import Output, read_maps, read_table
 
+pytestmark = pytest.mark.slow  # and the data is not in the repository
+
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 

@@ -230,6 +230,7 @@ def test_a_unit_without_a_receipt_does_not_exist(dataset: dict[str, Any]) -> Non
     assert len(list(read_maps(output.path))) == 33
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize(
     ("targets", "rows"), [("top-2", 66), ([0, 2], 66), ("label", 33), ([1], 33)], ids=["top-2", "list", "label", "one"]
 )
@@ -249,6 +250,7 @@ def test_every_image_has_one_row_per_target(dataset: dict[str, Any], targets: An
             assert row["target"] in targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("map_dtype", "tolerance"), [("float32", 0), ("float16", 2**-11), ("uint8", 1 / 510)])
 def test_maps_are_stored_as_asked(dataset: dict[str, Any], map_dtype: str, tolerance: float) -> None:
     exact = {**dataset, "output": {**dataset["output"], "path": dataset["output"]["path"] + "-exact"}}
@@ -278,6 +280,7 @@ def test_maps_may_be_left_out_or_made_smaller(dataset: dict[str, Any]) -> None:
         assert decode_map(example).sum() == pytest.approx(example["total"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_model_is_loaded_once_in_a_process_whatever_its_threads(
     dataset: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +301,7 @@ def test_the_model_is_loaded_once_in_a_process_whatever_its_threads(
     assert {receipt.models_loaded for receipt in receipts} == {before + 1}
 
 
+@pytest.mark.slow
 def test_new_shards_are_welcome(dataset: dict[str, Any], tmp_path: pathlib.Path) -> None:
     _run(dataset)
     shards.write_tfrecord(tmp_path / "c.tfrecord", encoded_images(5, seed=9))
@@ -349,6 +353,7 @@ def test_an_image_whose_map_is_not_finite_is_an_error_row(tmp_path: pathlib.Path
     assert _examples(value) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", ["off", "on"], ids=["native", "XLA"])
 def test_an_image_that_is_not_finite_is_an_error_row_and_changes_no_other(tmp_path: pathlib.Path, jit: str) -> None:
     black = io.BytesIO()
@@ -399,12 +404,19 @@ def test_a_file_that_is_no_model_is_refused(dataset: dict[str, Any], tmp_path: p
         prepare(Config.from_dict(dataset))
 
 
-def test_a_sigkilled_or_interrupted_run_is_gone_on_with(dataset: dict[str, Any], tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    "signals",
+    [(signal.SIGKILL,), pytest.param((signal.SIGINT, signal.SIGTERM, signal.SIGKILL), marks=pytest.mark.slow)],
+    ids=["killed once", "ended in each way"],
+)
+def test_a_sigkilled_or_interrupted_run_is_gone_on_with(
+    dataset: dict[str, Any], tmp_path: pathlib.Path, signals: tuple[signal.Signals, ...]
+) -> None:
     value = {**dataset, "input": {**dataset["input"], "images_per_unit": 1}}
     config = tmp_path / "config.json"  # JSON is YAML
     config.write_text(json.dumps(value))
     receipts = pathlib.Path(value["output"]["path"]) / "receipts"
-    for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+    for sent in signals:
         done = len(list(receipts.glob("*.json")))
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", "run", str(config)], stderr=subprocess.PIPE, text=True

@@ -116,6 +116,7 @@ def test_without_its_shard_a_map_is_shown_and_the_reason_is_said(
     assert panels(tmp_path / "x.png", 224)[1].any()
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize(
     "resize",
     [{"how": "stretch"}, {"how": "center_crop", "short_side": 32}, {"how": "center_crop"}],
@@ -176,6 +177,7 @@ def in_a_terminal(variables: dict[str, str], *arguments: str) -> str:
     return written.decode().replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 def test_a_terminal_that_takes_pictures_gets_the_same_picture_as_a_file(
     small_output: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -186,6 +188,7 @@ def test_a_terminal_that_takes_pictures_gets_the_same_picture_as_a_file(
     np.testing.assert_array_equal(np.asarray(decoded), np.asarray(Image.open(tmp_path / "x.png")))
 
 
+@pytest.mark.slow
 def test_another_terminal_gets_half_blocks_with_the_title_as_text(small_output: pathlib.Path) -> None:
     variables = {"TERM": "xterm-256color", "COLUMNS": "60"}
     written = in_a_terminal(variables, str(small_output), "image0003.png", "--target", "green")

@@ -38,6 +38,7 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_in_one_sentence_and_the_run_goes_on_once_there_is_room(
     dataset: dict[str, Any], tmp_path: pathlib.Path, small_disk: pathlib.Path
 ) -> None:

@@ -88,6 +88,7 @@ def case(made: tuple[dict[str, Any], pathlib.Path]) -> Case:
 # ---- A: outputs do not mix
 
 
+@pytest.mark.slow
 def test_units_of_other_settings_are_refused_by_name_also_without_run_json(case: Case) -> None:
     os.remove(case.output.file("run.json"))
     with pytest.raises(CannotRun, match=r"receipts/a\S+\.json is of a run with other settings"):
@@ -144,6 +145,7 @@ def test_a_shard_with_another_time_and_the_same_content_has_not_changed(case: Ca
     case.is_whole()
 
 
+@pytest.mark.slow
 def test_a_shard_that_moved_is_refused_adopted_or_explained_anew_and_never_counts_twice(case: Case) -> None:
     (case.folder / "a.tfrecord").rename(case.folder / "c.tfrecord")
     with pytest.raises(CannotRun, match=r"a\.tfrecord has moved to \S+/c\.tfrecord; set input\.changed to"):
@@ -227,6 +229,7 @@ _DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.quick_cases(every=6)
 @pytest.mark.parametrize("damage", _DAMAGES)
 def test_a_damaged_receipt_is_named_and_its_unit_computed_again(
     case: Case, damage: str, capsys: pytest.CaptureFixture[str]
@@ -247,6 +250,7 @@ def test_a_damaged_receipt_is_named_and_its_unit_computed_again(
     case.is_whole()
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("kind", ["maps", "partials"])
 @pytest.mark.parametrize("damage", ["removed", "truncated", "empty"])
 def test_a_unit_whose_part_is_not_as_its_receipt_says_is_computed_again(case: Case, kind: str, damage: str) -> None:
@@ -262,6 +266,7 @@ def test_a_unit_whose_part_is_not_as_its_receipt_says_is_computed_again(case: Ca
     case.is_whole()
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"images'])
 def test_a_damaged_summary_is_named_and_written_again(
     case: Case, content: str, capsys: pytest.CaptureFixture[str]
@@ -276,6 +281,7 @@ def test_a_damaged_summary_is_named_and_written_again(
     case.is_whole()
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("content", ["", "{}", "[1", "null"])
 def test_a_damaged_run_json_beside_receipts_is_written_again(case: Case, content: str) -> None:
     pathlib.Path(case.output.file("run.json")).write_text(content)
@@ -395,6 +401,7 @@ def test_receipts_that_may_not_be_read_are_named(case: Case, capsys: pytest.Capt
 # ---- outputs of earlier versions
 
 
+@pytest.mark.slow
 def test_an_output_of_an_earlier_version_is_read_and_continued_and_said(case: Case) -> None:
     for receipt in case.receipts:
         value = json.loads(receipt.to_json())

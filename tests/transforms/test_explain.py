@@ -80,6 +80,7 @@ def memory_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
     return limit
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize(("fits", "tried"), [(8, [8] * 3), (5, [8, *[4] * 5]), (1, [8, 4, 2, *[1] * 20])])
 def test_out_of_memory_halves_the_batch_and_goes_on(
     tmp_path: pathlib.Path, memory_for: Callable[[int], list[int]], fits: int, tried: list[int]

@@ -115,6 +115,7 @@ def assert_same(explanations: Sequence[ImageExplanation], wanted: Explanation) -
 # ---- RunInference
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize(
     "options",
     [{}, {"maps": "signed", "contrast": "runner_up"}, {"method": "grad_cam"}, {"map_size": [8, 5]}],
@@ -181,6 +182,7 @@ def test_the_batch_size_need_not_be_given(model: pathlib.Path, tmp_path: pathlib
     assert_same([results[name].inference for name in PNGS], expected(model, list(PNGS.values())))
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("options", [(), THREADS], ids=["one thread", "threads"])
 def test_a_process_loads_the_model_once_for_all_its_bundles(
     handler: FullGradModelHandler, tmp_path: pathlib.Path, options: Sequence[str]
@@ -192,6 +194,7 @@ def test_a_process_loads_the_model_once_for_all_its_bundles(
     assert ran.counts["load_model_latency_milli_secs"] == 1
 
 
+@pytest.mark.slow
 def test_several_processes_share_a_large_model(model: pathlib.Path, tmp_path: pathlib.Path) -> None:
     handler = KeyedModelHandler(FullGradModelHandler(model, scale=SCALE, batch_size=8, large_model=True))
     ran = run(list(PNGS.items()), lambda images: images | RunInference(handler), tmp_path, PROCESSES)
@@ -220,6 +223,7 @@ def test_a_newer_model_is_taken_where_runinference_watches_for_one(
     assert_same([result.inference for result in results], expected(newer, [result.example for result in results]))
 
 
+@pytest.mark.slow
 def test_an_application_is_explained_with_weights_of_one_s_own(tmp_path: pathlib.Path) -> None:
     weights = tmp_path / "mobilenet.weights.h5"
     network = randomize(keras.applications.MobileNet(weights=None, classes=3))
@@ -288,7 +292,11 @@ def test_returned_failures_cost_no_other_image(model: pathlib.Path, tmp_path: pa
 # ---- ExplainImages
 
 
-@pytest.mark.parametrize("options", [(), THREADS, PROCESSES], ids=["one thread", "threads", "processes"])
+@pytest.mark.parametrize(
+    "options",
+    [(), THREADS, pytest.param(PROCESSES, marks=pytest.mark.slow)],
+    ids=["one thread", "threads", "processes"],
+)
 def test_every_image_is_explained_or_among_the_failures_with_its_key(
     model: pathlib.Path, handler: FullGradModelHandler, tmp_path: pathlib.Path, options: Sequence[str]
 ) -> None:
@@ -405,6 +413,7 @@ def test_what_does_not_fit_the_model_is_said_when_it_is_loaded(
 # ---- the package
 
 
+@pytest.mark.slow
 def test_beam_is_imported_by_the_handler_and_not_by_the_method() -> None:
     code = """
 import sys, transforms.fullgrad

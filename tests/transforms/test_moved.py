@@ -41,6 +41,7 @@ def test_what_was_never_there_is_an_attribute_error(old: str, name: str) -> None
         getattr(importlib.import_module(old), name)
 
 
+@pytest.mark.slow
 def test_a_script_that_imports_from_an_old_path_is_told_its_line(tmp_path: pathlib.Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import os\nfrom transforms.parts import read_maps\nprint(read_maps.__module__)\n")

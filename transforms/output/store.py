@@ -38,6 +38,7 @@ from transforms.output.partials import blocks_in, partials_in, write_partials_to
 from transforms.output.rows import RowWriter, rows_into, write_table_to
 from transforms.output.schemas import PARTIALS, SCHEMA_VERSION
 from transforms.output.seal import receipt_of, sealed
+from transforms.output.uploads import unfinished_uploads
 from transforms.statistics import ClassStatistics
 from transforms.unit import Receipt, Unit
 
@@ -100,10 +101,10 @@ class Output:
         return self.file("tmp", f"{self.run}~{name}")
 
     def clear_temporary(self, ended: Collection[str] = ()) -> None:
-        """Deletes temporary files that attempts left behind, before this run's first attempt and after its last.
+        """Deletes temporary files and unfinished uploads that attempts left behind.
 
-        Parts whose unit is committed are moved in place. Another run may still write to the same output, for example
-        one whose launcher was lost. Its files are kept.
+        A run does so before its first attempt and after its last. Parts whose unit is committed are moved in place.
+        Another run may still write to the same output, for example one whose launcher was lost. Its files are kept.
 
         Args:
           ended: further runs that are known to have ended.
@@ -111,6 +112,9 @@ class Output:
         for file in match(self.file("tmp", "*")):
             if is_abandoned(file, {self.run, *ended}) and not self._settles(file.path):
                 remove(file.path)
+        for upload in unfinished_uploads(self.file("tmp")):
+            if is_abandoned(upload.file, {self.run, *ended}):
+                upload.abort()
 
     def _settles(self, path: str) -> bool:
         """Whether a temporary file was a part of a committed unit, all of whose parts are in place now."""

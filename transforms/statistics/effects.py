@@ -7,7 +7,6 @@ import functools
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import stats
 
 from transforms.statistics.accumulators import Moments
 
@@ -62,6 +61,8 @@ def effects(moments: Mapping[int, Moments]) -> Effects:
     Returns:
       the effects of the classes with at least `LEAST_IMAGES` images; of none if there are fewer than two.
     """
+    from scipy import stats  # which takes most of a second to import
+
     classes = sorted(c for c, each in moments.items() if each.count >= LEAST_IMAGES)
     if len(classes) < 2:
         cells = next(iter(moments.values())).mean.shape if moments else ()
@@ -109,6 +110,8 @@ def discoveries(p_values: np.ndarray, rate: float) -> np.ndarray:
 
 def mean_interval(moments: Moments, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """The confidence interval of the mean by Student's t: float64 [*cells], twice. NaN with fewer than two images."""
+    from scipy import stats  # which takes most of a second to import
+
     if moments.count < 2:
         nothing = np.full(moments.mean.shape, np.nan)
         return nothing, nothing
@@ -137,6 +140,8 @@ def quantile_ranks(count: int, quantile: float, level: float = 0.95) -> tuple[in
 
     None if the sample is too small.
     """
+    from scipy import stats  # which takes most of a second to import
+
     if not count:
         return None
     below, above = stats.binom.ppf(((1 - level) / 2, (1 + level) / 2), count, quantile)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -19,6 +18,8 @@ def rank_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     It is the correlation of ranks; equal values share the mean of their ranks. NaN if all values of a map are equal.
     """
+    from scipy import stats  # which takes most of a second to import
+
     a, b = (stats.rankdata(_flat(each), axis=1) for each in (a, b))
     return cosines(a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True))
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
-from scipy import stats
 
 from transforms.statistics.accumulators import Sample
 from transforms.statistics.effects import FALSE_DISCOVERIES, LEAST_IMAGES, discoveries
@@ -151,6 +150,8 @@ def part_standouts(
       rate: the share of the flags that may be false if classes differ by chance alone.
       least_part, least_lead: as `LEAST_PART` and `LEAST_LEAD`.
     """
+    from scipy import stats  # which takes most of a second to import
+
     classes = sorted(c for c, each in found.items() if each.images >= LEAST_IMAGES)
     if not classes:
         return []

@@ -95,6 +95,7 @@ def test_images_are_located_on_and_tested_on_but_never_both(outputs: Outputs) ->
     assert again.others[2].tolist() == choice.others[2].tolist(), "other classes' images are there though not checked"
 
 
+@pytest.mark.slow
 def test_a_check_that_was_killed_goes_on(outputs: Outputs, tmp_path: pathlib.Path) -> None:
     folder = shutil.copytree(outputs.plain, tmp_path / "out")
     parts = folder / "checks" / "parts"
@@ -118,6 +119,7 @@ def test_a_check_that_was_killed_goes_on(outputs: Outputs, tmp_path: pathlib.Pat
     assert_same_checks(folder, outputs.checked)
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_same_as_one(outputs: Outputs, tmp_path: pathlib.Path) -> None:
     folder = shutil.copytree(outputs.plain, tmp_path / "out")
     options = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]

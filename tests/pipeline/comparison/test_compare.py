@@ -145,6 +145,7 @@ def test_shuffled_kernels_keep_their_values_and_other_layers_stay() -> None:
         shuffle_kernels(model, ["block3"])
 
 
+@pytest.mark.slow
 def test_a_shuffled_last_block_shows_in_the_classes_whose_predictions_it_changes(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

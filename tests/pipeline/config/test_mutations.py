@@ -28,6 +28,7 @@ def outcome(path: pathlib.Path, settings: list[str]) -> Config | str:
         return str(refused)
 
 
+@pytest.mark.slow
 def test_every_mutated_configuration_is_read_or_refused_in_one_sentence(tmp_path: pathlib.Path) -> None:
     path, keys = tmp_path / "run.yaml", list(schema_keys())
     read = 0

@@ -34,6 +34,7 @@ def test_without_maven_one_sentence_says_so(tmp_path: pathlib.Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.cluster
 @needs_maven
 def test_a_module_that_cannot_be_had_is_named_and_nothing_is_left(tmp_path: pathlib.Path) -> None:
     missing = dataclasses.replace(FLINK, modules=("org.apache.beam:beam-no-such-module:2.62.0",), held=())
@@ -46,6 +47,7 @@ def test_a_module_that_cannot_be_had_is_named_and_nothing_is_left(tmp_path: path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("server", [FLINK, SPARK], ids=lambda server: server.name)
 def test_the_jar_names_every_jar_beside_it(server: JobServer) -> None:
     try:

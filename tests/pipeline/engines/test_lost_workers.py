@@ -23,6 +23,7 @@ def _leave(_: int) -> NoReturn:
     os._exit(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "words"),
     [

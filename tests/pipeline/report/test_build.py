@@ -163,6 +163,7 @@ def test_a_build_that_fails_leaves_the_old_report(
     assert files_of(copied) == before
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_the_old_report_and_the_next_one_clears_up(copied: pathlib.Path) -> None:
     build_report(str(copied))
     before = files_of(copied / "report")

@@ -62,7 +62,15 @@ BROKEN: dict[str, tuple[str, Callable[..., Any]]] = {
 }
 
 
-@pytest.mark.parametrize("head", [{}, {"activation": "softmax"}, {"activation": "sigmoid"}])
+@pytest.mark.quick_cases(every=3)
+@pytest.mark.parametrize(
+    "head",
+    [
+        {},
+        pytest.param({"activation": "softmax"}, marks=pytest.mark.slow),
+        pytest.param({"activation": "sigmoid"}, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_broken_rule_is_noticed_and_named(broken: str, head: dict[str, Any]) -> None:
     name, make = BROKEN[broken]
@@ -112,6 +120,7 @@ def test_what_is_right_agrees_far_within_the_limit(head: dict[str, Any]) -> None
     assert found.difference < found.limit / 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ResNet50", "MobileNetV2", "EfficientNetB0", "ConvNeXtTiny"])
 @pytest.mark.parametrize(("policy", "room"), [("float32", 10), ("mixed_float16", 2), ("mixed_bfloat16", 2)])
 def test_families_agree_within_the_limit_in_any_precision(name: str, policy: str, room: float) -> None:
@@ -139,6 +148,7 @@ def test_saturated_probabilities_hide_no_difference() -> None:
     assert not agreement.compare(exposed, batch, full_gradients(exposed, batch).logits * 1.01).holds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["softmax", None])
 @pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0", "VGG16"])
 def test_a_model_that_was_not_trained_agrees(name: str, activation: str | None) -> None:

@@ -38,6 +38,7 @@ def _holds(explanation: Explanation, tolerance: float = 1e-5) -> None:
     assert (np.abs(total - explanation.explained) / scale).max() <= tolerance
 
 
+@pytest.mark.quick_cases(every=4)
 @pytest.mark.parametrize("layer", ["conv0", "norm0", "act0", "conv1", "norm1", "act1", "auto"])
 @pytest.mark.parametrize("activation", ["relu", "relu6", "silu"])
 @pytest.mark.parametrize("maps", ["reference", "channelwise"])  # the native kernels, and TensorFlow's operations

@@ -20,6 +20,7 @@ def _network(side: int) -> keras.Model:
     return randomize(keras.Model(image, layers.Dense(4)(layers.GlobalAveragePooling2D()(x))))
 
 
+@pytest.mark.quick_cases(every=6)
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("maps", ["reference", "channelwise", "signed"])
 def test_it_is_the_positive_part_of_the_signed_map(maps: str, jit: bool) -> None:

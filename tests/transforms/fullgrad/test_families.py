@@ -12,7 +12,9 @@ from transforms.fullgrad import expose, full_gradients
 TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name != "MobileNetV2" else []) for name in FAMILIES]
+)
 def test_the_decomposition_is_complete(name: str) -> None:
     keras.utils.clear_session()
     model, images = family(name, FAMILIES[name], count=4)

@@ -109,7 +109,7 @@ def _complete(explanation: Explanation, tolerance: float = 1e-5) -> None:
     )
 
 
-@pytest.mark.parametrize("head", ["mean", "flatten"])
+@pytest.mark.parametrize("head", ["mean", pytest.param("flatten", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_decomposition_is_complete(block: str, head: str) -> None:
     model = _between(*BLOCKS[block], head=head)

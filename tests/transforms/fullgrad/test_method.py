@@ -104,6 +104,7 @@ NETWORKS: dict[str, Callable[[], keras.Model]] = {
 }
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("jit", [True, False])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_input_term_and_bias_terms_add_up_to_the_logit(network: str, jit: bool) -> None:
@@ -249,6 +250,7 @@ def test_one_of_several_outputs_is_chosen_by_name_or_index() -> None:
         expose(model, "sex")
 
 
+@pytest.mark.slow
 def test_threads_that_explain_at_once_get_what_one_alone_gets() -> None:
     script = """
 import numpy as np

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -64,9 +65,21 @@ def architectures(draw: st.DrawFn) -> keras.Model:
     return randomize(model, draw(st.integers(0, 9)))
 
 
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(architectures(), st.booleans())
+def test_an_architecture_s_logits_are_taken_apart_completely(model: keras.Model, contrast: bool) -> None:
+    is_complete(model, contrast)
+
+
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(architectures(), st.booleans())
 def test_every_architecture_s_logits_are_taken_apart_completely(model: keras.Model, contrast: bool) -> None:
+    is_complete(model, contrast)
+
+
+def is_complete(model: keras.Model, contrast: bool) -> None:
+    """The terms add up to the logit, and the map to the terms that have a place."""
     explanation = full_gradients(
         expose(model), images(model), maps="signed", contrast="runner_up" if contrast else "none", jit=False
     )

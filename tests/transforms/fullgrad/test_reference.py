@@ -67,12 +67,13 @@ def _equal(explanation: Explanation, reference: dict[str, np.ndarray], images: n
 
 
 @pytest.mark.parametrize("biases", ["all", "explicit"])
-@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("jit", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_resnet_maps_and_terms_are_the_authors(test_data: pathlib.Path, biases: str, jit: bool) -> None:
     model, images, reference = _case("resnet20_cifar10", test_data)
     _equal(full_gradients(expose(model), images, biases=biases, jit=jit), reference, np.arange(len(images)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("biases", ["all", "explicit"])
 @pytest.mark.parametrize("image", TIES)
 def test_squeezenet_maps_and_terms_are_the_authors_once_ties_are_decided_as_theirs(
@@ -88,6 +89,7 @@ def test_squeezenet_maps_and_terms_are_the_authors_once_ties_are_decided_as_thei
     _equal(full_gradients(exposed, images[only], biases=biases, jit=False), reference, only)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("biases", ["all", "explicit"])
 @pytest.mark.parametrize("image", TIES)
 def test_squeezenet_maps_and_terms_in_float32_are_the_authors_where_gates_and_maxima_are(
@@ -98,6 +100,7 @@ def test_squeezenet_maps_and_terms_in_float32_are_the_authors_where_gates_and_ma
     _equal(full_gradients(exposed, images[only], biases=biases, jit=False), reference, only)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [True, False])
 def test_squeezenet_maps_in_float32_are_the_authors_up_to_ties(test_data: pathlib.Path, jit: bool) -> None:
     model, images, reference = _case("squeezenet_imagenet", test_data)

@@ -167,6 +167,7 @@ def test_every_sibling_has_a_plain_version() -> None:
     assert {"fullgrad", *PLAIN} == set(METHODS)
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize(("target", "contrast"), [(None, "none"), (2, "none"), (-2, "none"), (1, "runner_up")])
 @pytest.mark.parametrize("method", PLAIN)
 def test_maps_are_those_of_the_plain_version(
@@ -214,6 +215,7 @@ def test_full_gradients_is_the_method_fullgrad(network: keras.Model) -> None:
         np.testing.assert_array_equal(one.layer_terms, other.layer_terms)
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("method", METHODS)
 def test_compiled_and_not_compiled_maps_agree(network: keras.Model, method: str) -> None:
     exposed, x = expose(network), images(network)
@@ -249,6 +251,7 @@ def test_without_much_noise_a_smooth_map_is_the_plain_one(network: keras.Model, 
     np.testing.assert_allclose(made, expected, rtol=1e-3, atol=1e-3 * expected.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["smoothgrad", "smooth_fullgrad"])
 def test_noise_depends_on_the_seed_and_the_image_alone(network: keras.Model, method: str) -> None:
     exposed, x = expose(network), images(network, 7)

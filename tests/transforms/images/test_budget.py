@@ -76,6 +76,7 @@ def test_values_that_share_their_bytes_are_refused() -> None:
         decode_image(data, Resize((8, 8)), 3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
 def test_decoding_takes_no_more_than_was_said_and_eight_threads_stay_in_the_budget() -> None:
     code = """

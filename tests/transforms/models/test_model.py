@@ -80,6 +80,7 @@ def refusal(call: Callable[[], Any]) -> str:
 # ---- files
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("extension", ["keras", "h5"])
 def test_a_model_file_of_either_format_gives_the_model_s_own_logits(tmp_path: pathlib.Path, extension: str) -> None:
     model = network()
@@ -256,6 +257,7 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> dict[int, pathlib.Pat
     return paths
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize("classes", [1000, 5])
 def test_an_application_takes_a_file_s_weights_and_its_own_preprocessing(
     mobilenet: dict[int, pathlib.Path], classes: int
@@ -356,6 +358,7 @@ def test_threads_that_race_load_a_model_once(tmp_path: pathlib.Path) -> None:
     assert models_loaded() == before + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [None, "2"])
 def test_a_model_is_computed_on_all_cores_at_once_unless_the_environment_says_how(
     tmp_path: pathlib.Path, chosen: str | None

@@ -46,6 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return save_model(tmp_path_factory.mktemp("model") / "model.keras")
 
 
+@pytest.mark.quick_cases(every=3)
 @pytest.mark.parametrize("format", WRITERS)
 def test_the_image_of_every_row_is_read_from_every_format(
     format: str, model: pathlib.Path, tmp_path: pathlib.Path

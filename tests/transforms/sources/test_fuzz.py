@@ -1,6 +1,7 @@
 """Mutated shards and images end in records, error rows or the documented errors: no crash, no hang.
 
-FULLGRAD_FUZZ_CASES is the number of cases, 2,000 by default. Case n is the same in every process.
+FULLGRAD_FUZZ_CASES is the number of cases of the slow test, 2,000 by default. Case n is the same in every process, so
+that the quick test has the first ones.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from transforms.sources import DamagedShard, Fields, UnreadableInput, source_for
 from transforms.unit import Shard
 
 CASES = int(os.environ.get("FULLGRAD_FUZZ_CASES", "2000"))
+FEW_CASES = 120
 LONGEST_SECONDS = 5.0  # of a processor, for one case
 GROWTH_MIB = 200  # over all cases
 
@@ -123,16 +125,17 @@ def decode(data: bytes) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of damage that it can read over
 @pytest.mark.timeout(0 if CASES > 2_000 else 300)
+@pytest.mark.parametrize("count", [FEW_CASES, pytest.param(CASES, marks=pytest.mark.slow)], ids=["few", "all"])
 @pytest.mark.parametrize("what", ["images", "shards"])
 def test_no_mutation_crashes_hangs_or_fills_the_memory(
-    what: str, tmp_path: pathlib.Path, request: pytest.FixtureRequest
+    what: str, count: int, tmp_path: pathlib.Path, request: pytest.FixtureRequest
 ) -> None:
     request.addfinalizer(lambda: use_decoding_bytes(DECODING_BYTES))
     use_decoding_bytes(64 << 20)  # an image just under the limit of pixels may take all of it
     originals = images() if what == "images" else shards(tmp_path)
     path = tmp_path / "case"
     start = 0
-    cases = CASES * 3 // 4 if what == "images" else CASES // 4
+    cases = count * 3 // 4 if what == "images" else count // 4
     for case in range(cases):
         generator = random.Random(f"{what} {case}")
         format, data = originals[case % len(originals)]

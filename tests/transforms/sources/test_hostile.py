@@ -249,6 +249,7 @@ def in_little_memory(code: str, *arguments: object, mib: int) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_bombs_take_no_more_memory_than_the_budget(tmp_path: pathlib.Path) -> None:
     large = 96 << 20

@@ -87,6 +87,7 @@ def test_maps_without_evidence_in_a_cell_do_not_exceed_each_other() -> None:
     assert not any(each.counts.any() for each in counted(groups).values())
 
 
+@pytest.mark.quick_cases(every=2)
 @pytest.mark.parametrize(("classes", "runs"), [(2, 60), (8, 30)])
 def test_if_nothing_is_planted_few_runs_find_anything(classes: int, runs: int) -> None:
     generator = np.random.default_rng(classes)

@@ -59,6 +59,7 @@ def test_means_by_channel() -> None:
     np.testing.assert_allclose(autodiff.channel_means(x), x.numpy().mean(axis=(1, 2)), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "expected"),
     [
@@ -82,6 +83,7 @@ print(autodiff.one_thread_a_call(), autodiff.threads_a_call())
     assert done.stdout.strip() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the choice is of x86 alone")
 @pytest.mark.parametrize(("chosen", "expected"), [(None, "1"), ("0", "0")])
 def test_tensorflow_uses_onednn_unless_somebody_chose_otherwise(chosen: str | None, expected: str) -> None:

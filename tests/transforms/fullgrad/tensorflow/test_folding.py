@@ -40,6 +40,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.quick_cases(every=5)
 @pytest.mark.parametrize("maps", ["reference", "signed", "channelwise"])
 @pytest.mark.parametrize("convolution", CONVOLUTIONS)
 def test_folding_changes_neither_maps_nor_terms(convolution: str, maps: str) -> None:
@@ -66,6 +67,7 @@ ACTIVATIONS = {
 }
 
 
+@pytest.mark.quick_cases(every=6)
 @pytest.mark.parametrize("biases", ["all", "explicit"])
 @pytest.mark.parametrize("maps", ["reference", "signed"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)

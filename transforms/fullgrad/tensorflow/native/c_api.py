@@ -30,10 +30,12 @@ def _function(library: ctypes.CDLL | None, name: str, result: Any, *arguments: A
         _missing.append(name)
     else:
         function.restype, function.argtypes = result, arguments
+        _symbols[f"fullgrad_{name}"] = function
     return function
 
 
 _missing: list[str] = []
+_symbols: dict[str, Any] = {}
 _tensorflow, _process = _library(), ctypes.CDLL(None)
 new_status = _function(_tensorflow, "TF_NewStatus", _POINTER)
 get_code = _function(_tensorflow, "TF_GetCode", _INT, _POINTER)
@@ -67,6 +69,7 @@ free = _function(_process, "free", None, _POINTER)
 copy = _function(_process, "memcpy", _POINTER, _POINTER, _POINTER, ctypes.c_size_t)
 
 FLOAT = 1  # TF_FLOAT
+_NAMES = {_POINTER: "voidptr", _INT: "int32", _LONG: "int64", ctypes.c_size_t: "uint64", None: "void"}
 
 
 def available() -> bool:
@@ -77,6 +80,21 @@ def available() -> bool:
 def missing() -> list[str]:
     """The names of the functions that this TensorFlow lacks."""
     return list(_missing)
+
+
+def symbol(function: Any) -> str:
+    """The name under which compiled code calls a function of this module. It is ours, so that no other is meant."""
+    return f"fullgrad_{function.__name__}"
+
+
+def addresses() -> dict[str, int]:
+    """The address in this process of each symbol."""
+    return {symbol: int(ctypes.cast(function, _POINTER).value or 0) for symbol, function in _symbols.items()}
+
+
+def signature(function: Any) -> tuple[str, list[str]]:
+    """The types of a function's result and arguments, by their names in `numba.types`."""
+    return _NAMES[function.restype], [_NAMES[each] for each in function.argtypes]
 
 
 def register(name: str, inputs: Sequence[str], outputs: Sequence[str], compute: int) -> None:

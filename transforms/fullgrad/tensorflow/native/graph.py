@@ -8,14 +8,14 @@ import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
-import numba
 import numpy as np
 import tensorflow as tf
 
 from transforms.fullgrad import maps
 from transforms.fullgrad.contributions import Condensed, Contribution
-from transforms.fullgrad.tensorflow.native import c_api, glue, kernels
-from transforms.fullgrad.tensorflow.native.kernels import Kernel, Setting, Unpack
+from transforms.fullgrad.tensorflow.native import c_api, objects
+from transforms.fullgrad.tensorflow.native.jobs import Setting, describe
+from transforms.memory import usable_cores
 
 Tensor = Any
 
@@ -98,9 +98,9 @@ class NativeCondenser:
         settings[Setting.EPSILON] = epsilon
         settings[Setting.THRESHOLD] = threshold
         settings[Setting.WITH_ACTIVATION] = with_activation
-        threads = numba.config.NUMBA_NUM_THREADS if self.threads is None else self.threads
+        threads = usable_cores() if self.threads is None else self.threads
         count = int(scales.shape[0]) + with_activation
-        description = glue.describe(
+        description = describe(
             tensors=len(operation.inputs),
             pulls_back=operation.pulls_back,
             kernel=kernel,
@@ -154,23 +154,23 @@ class _Operation:
     """A kernel as an operation.
 
     Attributes:
-      kernel: makes the kernel, from `signed` and the function that unpacks a job.
+      kernel: the name in `kernels` of what makes the kernel.
       inputs: the names of the tensors [N, h, w, C] that it takes.
       pulls_back: whether it leaves the pulled-back gradient in place of its first tensor.
     """
 
-    kernel: Callable[[bool, Unpack], Kernel]
+    kernel: str
     inputs: tuple[str, ...]
     pulls_back: bool = False
 
 
 _OPERATIONS = {
-    "Scaled": _Operation(kernels.scaled, ("gradient",)),
-    "ScaledPixels": _Operation(kernels.scaled_pixels, ("gradient",)),
-    "Product": _Operation(kernels.product, ("gradient", "multiplier")),
-    "Difference": _Operation(kernels.difference, ("gradient", "multiplier", "less", "less_multiplier")),
-    "Relu6": _Operation(kernels.relu6, ("gradient", "output"), pulls_back=True),
-    "Silu": _Operation(kernels.silu, ("gradient", "output", "input"), pulls_back=True),
+    "Scaled": _Operation("scaled", ("gradient",)),
+    "ScaledPixels": _Operation("scaled_pixels", ("gradient",)),
+    "Product": _Operation("product", ("gradient", "multiplier")),
+    "Difference": _Operation("difference", ("gradient", "multiplier", "less", "less_multiplier")),
+    "Relu6": _Operation("relu6", ("gradient", "output"), pulls_back=True),
+    "Silu": _Operation("silu", ("gradient", "output", "input"), pulls_back=True),
 }
 
 _registering = threading.RLock()
@@ -194,12 +194,53 @@ def _registered(name: str, signed: bool) -> tuple[str, int]:
     floats = ("scales", "settings", *operation.inputs)
     outputs = (*(["passed"] if operation.pulls_back else []), "sums", *([] if signed else ["evidence"]), "totals")
     inputs = ["described: int64", *(f"{each}: float" for each in floats)]
-    c_api.register(registered, inputs, outputs, glue.condensing_function())
-    return registered, glue.compiled_kernel(operation.kernel, len(operation.inputs), signed)
+    c_api.register(registered, inputs, outputs, _condensing_function())
+    return registered, _kernel(operation, signed)
 
 
 @_once
 def _registered_interpolation() -> tuple[str, int]:
     inputs = [f"{each}: float" for each in ("total", "old", "rows", "columns")]
-    c_api.register("FullGradResized", inputs, ["new"], glue.interpolating_function())
+    c_api.register("FullGradResized", inputs, ["new"], _interpolating_function())
     return "FullGradResized", 0
+
+
+# ---- compiled code, which is imported with Numba only where it must be compiled
+
+
+@functools.cache
+def _condensing_function() -> int:
+    def compiled() -> Any:
+        from transforms.fullgrad.tensorflow.native import glue
+
+        return glue.condensing_function()
+
+    return objects.address_of("condensing", compiled)
+
+
+def _interpolating_function() -> int:
+    def compiled() -> Any:
+        from transforms.fullgrad.tensorflow.native import glue
+
+        return glue.interpolating_function()
+
+    return objects.address_of("interpolating", compiled)
+
+
+def _kernel(operation: _Operation, signed: bool) -> int:
+    def compiled() -> Any:
+        from transforms.fullgrad.tensorflow.native import glue, kernels
+
+        return glue.compiled_kernel(getattr(kernels, operation.kernel), len(operation.inputs), signed)
+
+    return objects.address_of(f"{operation.kernel}{'-signed' if signed else ''}", compiled)
+
+
+def compile_all() -> None:
+    """Compiles all that is not in the cache on disk."""
+    with _registering:
+        _condensing_function()
+        _interpolating_function()
+        for operation in _OPERATIONS.values():
+            for signed in (False, True):
+                _kernel(operation, signed)

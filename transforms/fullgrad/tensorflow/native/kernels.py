@@ -21,7 +21,6 @@ contributions t to N images, with P = h·w positions ("places") and C channels, 
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from typing import Any
 
@@ -30,20 +29,17 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from transforms.fullgrad.tensorflow.native.calls import address, allocate, doubles_at, floats_at, free, ints_at
+from transforms.fullgrad.tensorflow.native.jobs import Setting
+
 Kernel = Callable[[Any], None]
 Unpack = Callable[[Any], Any]
 
 # Vector instructions need sums in any order. Infinities and NaN keep their meaning. Products are rounded before they
 # are subtracted, so that g·m − h·k is zero where they are equal; ψ would blow up what a fused instruction leaves there.
-OPTIONS: dict[str, Any] = {"boundscheck": False, "fastmath": {"reassoc", "nsz"}}
-
-
-class Setting(enum.IntEnum):
-    """The indices of the numbers in `settings`."""
-
-    EPSILON = 0  # is added to high − low
-    THRESHOLD = 1  # a multiplier below it counts as 0
-    WITH_ACTIVATION = 2  # 1 if the last of the T contributions is the activation's own; else 0
+# Nothing may raise: the error model of NumPy checks no division. Without errors and new arrays, compiled code calls
+# nothing of Numba's, so that a process which loads it from disk need not import Numba.
+OPTIONS: dict[str, Any] = {"boundscheck": False, "fastmath": {"reassoc", "nsz"}, "error_model": "numpy"}
 
 
 _EPSILON, _THRESHOLD, _WITH_ACTIVATION = map(int, Setting)
@@ -96,14 +92,12 @@ def scaled(signed: bool, unpack: Unpack) -> Kernel:
     def kernel(job):  # type: ignore[no-untyped-def]
         arrays, scales, settings, sums, evidence, totals = unpack(job)
         (images, places), (count, channels), epsilon = sums.shape, scales.shape, settings[_EPSILON]
-        g = arrays[0].reshape((images, places, channels))
-        low, high, total, together = (
-            np.empty(channels, np.float32),
-            np.empty(channels, np.float32),
-            np.empty(channels, np.float32),
-            np.empty(channels, np.float32),
-        )
-        grand_total, by_place = np.empty(channels), np.empty((count, places), np.float32)
+        memory = allocate(24 * channels + 4 * count * places, 1)
+        at, g = address(memory), floats_at(np.int64(arrays[0].ctypes.data), (images, places, channels))
+        grand_total = doubles_at(at, (channels,))
+        low, high = floats_at(at + 8 * channels, (channels,)), floats_at(at + 12 * channels, (channels,))
+        total, together = floats_at(at + 16 * channels, (channels,)), floats_at(at + 20 * channels, (channels,))
+        by_place = floats_at(at + 24 * channels, (count, places))
         one, zero, quarter = np.float32(1), np.float32(0), (places + 3) // 4
         for c in range(channels):
             together[c] = 0
@@ -172,6 +166,7 @@ def scaled(signed: bool, unpack: Unpack) -> Kernel:
                 for p in range(places):
                     psi = _psi(by_place[t, p], channels, least, largest, epsilon)
                     sums[n, p] = (by_place[t, p] if signed else psi) + (sums[n, p] if t > 0 else zero)
+        free(memory)
 
     return kernel
 
@@ -188,8 +183,11 @@ def elementwise_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Ke
             arrays, scales, settings, sums, evidence, totals = unpack(job)
             epsilon, threshold = settings[_EPSILON], settings[_THRESHOLD]
             (images, places), (count, channels) = sums.shape, scales.shape
-            low, high, total = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count)
-            by_place, zero = np.empty((count, places), np.float32), np.float32(0)
+            memory, zero = allocate(16 * count + 4 * count * places, 1), np.float32(0)
+            begins = address(memory)
+            total = doubles_at(begins, (count,))
+            low, high = ints_at(begins + 8 * count, (count,)), ints_at(begins + 12 * count, (count,))
+            by_place = floats_at(begins + 16 * count, (count, places))
             for n in range(images):
                 for t in range(count):
                     low[t], high[t], total[t] = _INFINITY, _ZERO, 0
@@ -237,6 +235,7 @@ def elementwise_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Ke
                     for p in range(places):
                         psi = _psi(by_place[t, p], channels, least_of_all, largest_of_all, epsilon)
                         sums[n, p] = (by_place[t, p] if signed else psi) + (sums[n, p] if t > 0 else zero)
+            free(memory)
 
         return kernel
 
@@ -275,8 +274,12 @@ def activation_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Ker
             arrays, scales, settings, sums, evidence, totals = unpack(job)
             g, epsilon, with_activation = arrays[0], settings[_EPSILON], settings[_WITH_ACTIVATION] != 0
             (images, places), (count, channels) = sums.shape, scales.shape
-            low, high, total = np.empty(count + 1, np.int32), np.empty(count + 1, np.int32), np.empty(count + 1)
-            by_place, zero = np.empty((count + 1, places), np.float32), np.float32(0)
+            rows, zero = count + 1, np.float32(0)
+            memory = allocate(16 * rows + 4 * rows * places, 1)
+            begins = address(memory)
+            total = doubles_at(begins, (rows,))
+            low, high = ints_at(begins + 8 * rows, (rows,)), ints_at(begins + 12 * rows, (rows,))
+            by_place = floats_at(begins + 16 * rows, (rows, places))
             for n in range(images):
                 for t in range(count + 1):
                     low[t], high[t], total[t] = _INFINITY, _ZERO, 0
@@ -326,6 +329,7 @@ def activation_kernel(value: Callable[..., Any]) -> Callable[[bool, Unpack], Ker
                     for p in range(places):
                         psi = _psi(by_place[t, p], channels, least, largest, epsilon)
                         sums[n, p] = (by_place[t, p] if signed else psi) + (sums[n, p] if t > 0 else zero)
+            free(memory)
 
         return kernel
 
@@ -360,7 +364,8 @@ def add_interpolated(old, rows, columns, total):  # type: ignore[no-untyped-def]
     The columns of both are those of `graph.two_neighbours`.
     """
     (images, height, width), (_, new_height, new_width) = old.shape, total.shape
-    wide = np.empty((height, new_width), np.float32)
+    memory = allocate(4 * height * new_width, 1)
+    wide = floats_at(address(memory), (height, new_width))
     for n in range(images):
         for y in range(height):
             for x in range(new_width):
@@ -371,3 +376,4 @@ def add_interpolated(old, rows, columns, total):  # type: ignore[no-untyped-def]
             second = min(first + 1, height - 1)
             for x in range(new_width):
                 total[n, y, x] += wide[first, x] * upper + wide[second, x] * lower
+    free(memory)

@@ -33,7 +33,12 @@ def _condense(contribution: Contribution, condenser: NativeCondenser) -> Condens
     return Condensed(*map(np.asarray, autodiff.compiled(function, jit=False)()))
 
 
-SHAPES = [(3, 5, 4, 7), (2, 12, 9, 32), (5, 1, 1, 6), (1, 14, 11, 3)]
+SHAPES = [
+    (3, 5, 4, 7),
+    (2, 12, 9, 32),
+    pytest.param((5, 1, 1, 6), marks=pytest.mark.slow),
+    pytest.param((1, 14, 11, 3), marks=pytest.mark.slow),
+]
 KINDS = {
     "plain": lambda draw, c: Contribution(Product(draw())),
     "one bias": lambda draw, c: Contribution(Product(draw()), scales=draw()[0, 0, :1]),

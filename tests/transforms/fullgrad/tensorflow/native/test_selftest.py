@@ -58,11 +58,11 @@ def _wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     def off_by_one(arrays, scales, threshold, n, i, t, c):  # type: ignore[no-untyped-def]
         return arrays[0][n, i] * scales[t, c] + np.float32(1)
 
-    right_ones = graph._registered
+    right_ones, wrong = graph._registered, glue.compiled_kernel(off_by_one, 1, signed=False)
 
     def registered(name: str, signed: bool) -> tuple[str, int]:
         operation, address = right_ones(name, signed)
-        return operation, glue.compiled_kernel(off_by_one, 1, signed) if name == "Scaled" else address
+        return operation, wrong.address if name == "Scaled" else address
 
     monkeypatch.setattr(graph, "_registered", registered)
 
