@@ -15,7 +15,7 @@ from tests.transforms.fullgrad.networks import images, randomize
 from transforms.fullgrad import expose, full_gradients
 
 ACTIVATIONS = ("relu", "relu6", "leaky_relu", "silu", "gelu", "sigmoid", "tanh", "hard_swish", "softplus", None)
-NORMALIZATIONS = ("none", "batch", "layer", "group", "unit", *(["rms"] if hasattr(layers, "RMSNormalization") else []))
+NORMALIZATIONS = ("none", "batch", "layer", "group", "rms", "unit")
 
 
 def _normalize(x: Any, kind: str, axis_scale: bool) -> Any:
