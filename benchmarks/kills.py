@@ -104,7 +104,7 @@ class Phases:
             self._tables_to_come.discard(name)
         if "summary.json" in paths:
             return "summary"
-        self._at_tables |= bool(re.search(r"classes|confusion|examples|cluster", paths))
+        self._at_tables |= bool(re.search(r"classes|confusion|examples|cluster", name))
         if self._at_tables:
             return "classes"
         receipt = re.search(r"/receipts/([^/ ]+)\.json", paths)
@@ -335,7 +335,7 @@ def kill_once(
     """Kills a run into a fresh output at a moment, calls `after_kill`, and goes on with the run."""
     from transforms.output import Output
 
-    name = f"kill-{moment.phase}-{moment.number}"
+    name = f"kill-{PHASES.index(moment.phase)}-{moment.number}"  # without words that tell a phase
     code = bench.run(name, (moment.phase, moment.number))
     # Threads may change the order a little, so the moment that was hit is told, not the one that was aimed at.
     hit = bench.moments(name)[-1]

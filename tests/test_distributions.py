@@ -19,6 +19,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = pathlib.Path(sysconfig.get_path("scripts"))
 
+pytestmark = pytest.mark.network  # a build asks for setuptools
+
 
 @dataclasses.dataclass(frozen=True)
 class Distributions:

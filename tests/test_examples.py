@@ -14,6 +14,7 @@ from tests.samples import SIDE, encoded_images, save_model
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_the_pipeline_of_one_s_own_draws_the_least_certain_images_of_each_class(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

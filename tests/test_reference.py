@@ -12,6 +12,7 @@ from transforms import __all__ as PUBLIC
 SCRIPT = runpy.run_path(str(pathlib.Path(__file__).parent.parent / "docs" / "reference.py"))
 
 
+@pytest.mark.slow
 def test_it_is_built_and_has_every_public_name(tmp_path: pathlib.Path) -> None:
     SCRIPT["build"](tmp_path)
     page = (tmp_path / "transforms.html").read_text()

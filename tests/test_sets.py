@@ -20,11 +20,14 @@ MARKERS = [name for marker in OPTIONS["markers"] if "(" not in (name := marker.p
 WITHOUT_A_QUICK_TEST = (
     "tests/cluster/",
     "tests/browser/",
+    "tests/containers/",
     "tests/benchmarks/test_engines.py",
     "tests/benchmarks/test_kills.py",
     "tests/benchmarks/test_profile.py",
     "tests/pipeline/engines/test_lost_workers.py",
     "tests/pipeline/test_real_data.py",
+    "tests/test_distributions.py",
+    "tests/test_examples.py",
 )
 
 

@@ -101,7 +101,7 @@ def test_the_entry_point_is_a_pool_whose_workers_explain_images(
     log = tmp_path / "pool.log"
     # A pool listens on every address. In a network of its own there is none but loopback.
     script = 'ip link set lo up; log=$1; pool=$2; shift 2; sh -c "exec $pool" > "$log" 2>&1 & '
-    script += 'id=$!; shift 0; "$@"; code=$?; kill -INT $id; wait $id; exit $code'
+    script += 'id=$!; "$@"; code=$?; kill -INT $id; wait $id; exit $code'
     command = ["unshare", "--net", "bash", "-c", script, "job", str(log), " ".join(pool), *job]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=400)
     assert ran.returncode == 0, ran.stderr[-3000:] + log.read_text()[-3000:]
