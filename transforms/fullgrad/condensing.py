@@ -15,7 +15,8 @@ from transforms.fullgrad import maps
 from transforms.fullgrad.contributions import Condensed, Contribution
 from transforms.fullgrad.tensorflow import autodiff
 from transforms.fullgrad.tensorflow.autodiff import Tensor
-from transforms.fullgrad.tensorflow.native.graph import NativeCondenser, available
+from transforms.fullgrad.tensorflow.native.graph import NativeCondenser
+from transforms.fullgrad.tensorflow.native.selftest import usable
 
 # The activations of which an `EarlyCondenser` knows the pull-back.
 Activation = Literal["relu6", "silu"]
@@ -92,7 +93,7 @@ def choose(rule: maps.MapRule, *, implicit: bool, jit: bool) -> Condenser:
       implicit: whether implicit biases count.
       jit: whether XLA compiles, which takes no operations of our own.
     """
-    if rule.native is None or jit or autodiff.has_accelerator() or not available():
+    if rule.native is None or jit or autodiff.has_accelerator() or not usable(rule):
         return PlainCondenser(rule)
     return NativeCondenser(
         signed=rule.native == "signed",

@@ -17,7 +17,8 @@ from transforms.fullgrad.tensorflow import autodiff
 from transforms.fullgrad.tensorflow.native.graph import NativeCondenser
 
 needs_native = pytest.mark.skipif(
-    not condensing.available() or autodiff.has_accelerator(), reason="native operations run on CPUs alone"
+    not condensing.usable(maps.RULES["reference"]) or autodiff.has_accelerator(),
+    reason="native operations run on CPUs alone",
 )
 
 
@@ -45,7 +46,7 @@ def test_an_accelerator_or_a_missing_function_leaves_tensorflows_operations(monk
     with monkeypatch.context() as patch:
         patch.setattr(autodiff, "has_accelerator", lambda: True)
         assert isinstance(_choose("reference"), PlainCondenser)
-    monkeypatch.setattr(condensing, "available", lambda: False)
+    monkeypatch.setattr(condensing, "usable", lambda rule: False)
     assert isinstance(_choose("reference"), PlainCondenser)
 
 

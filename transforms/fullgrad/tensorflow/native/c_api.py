@@ -77,6 +77,11 @@ def available() -> bool:
     return not _missing
 
 
+def missing() -> list[str]:
+    """The names of the functions that this TensorFlow lacks."""
+    return list(_missing)
+
+
 def symbol(function: Any) -> str:
     """The name under which compiled code calls a function of this module. It is ours, so that no other is meant."""
     return f"fullgrad_{function.__name__}"

@@ -20,11 +20,6 @@ from transforms.memory import usable_cores
 Tensor = Any
 
 
-def available() -> bool:
-    """Whether this TensorFlow takes native operations."""
-    return c_api.available()
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class NativeCondenser:
     """Condenses with native operations, on CPUs; each reads its tensors once.
