@@ -296,14 +296,26 @@ class FullGradModelHandler(ModelHandler):
             jit=jit,
         )
         self._failures = failures
-        super().__init__(
-            min_batch_size=at_once,
-            max_batch_size=at_once,
-            max_batch_duration_secs=max_batch_duration_secs,
-            large_model=large_model,
-            model_copies=model_copies,
-            env_vars=dict(env_vars or {}),
-        )
+        # Only Beam's handlers of later versions take these themselves.
+        super().__init__()
+        self._env_vars = dict(env_vars or {})
+        self._batches: dict[str, Any] = {"min_batch_size": at_once, "max_batch_size": at_once}
+        if max_batch_duration_secs is not None:
+            self._batches["max_batch_duration_secs"] = max_batch_duration_secs
+        self._shared = large_model or model_copies is not None
+        self._copies = model_copies or 1
+
+    def batch_elements_kwargs(self) -> Mapping[str, Any]:
+        """How Beam batches images: as in Beam's `ModelHandler`."""
+        return self._batches
+
+    def share_model_across_processes(self) -> bool:
+        """Whether a machine's processes share one model: as in Beam's `ModelHandler`."""
+        return self._shared
+
+    def model_copies(self) -> int:
+        """How many models the processes share: as in Beam's `ModelHandler`."""
+        return self._copies
 
     def returning_failures(self) -> FullGradModelHandler:
         """A copy with `failures="return"`."""

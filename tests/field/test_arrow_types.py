@@ -46,7 +46,7 @@ LABELS_AS = {
 # pyarrow writes these only from some version on, or not at all; what it cannot write, nobody has.
 MAYBE_LABELS_AS = {
     "list_view": pa.array([[int(place == label) for place in range(3)] for label in RIGHT], pa.list_view(pa.int8())),
-    "runs": pa.RunEndEncodedArray.from_arrays(pa.array(range(1, 13), pa.int32()), pa.array(NAMES)),
+    "runs": pa.RunEndEncodedArray.from_arrays(list(range(1, 13)), NAMES, pa.run_end_encoded(pa.int32(), pa.string())),
     "dictionary of views": pa.DictionaryArray.from_arrays(
         pa.array(RIGHT, pa.int8()), pa.array(CLASS_NAMES, pa.string_view())
     ),
@@ -54,7 +54,10 @@ MAYBE_LABELS_AS = {
 
 
 def write(path: pathlib.Path, **columns: Any) -> str:
-    pq.write_table(pa.table(columns), path)
+    try:
+        pq.write_table(pa.table(columns), path)
+    except pa.ArrowNotImplementedError as error:  # an older pyarrow writes no views, nor reads them
+        pytest.skip(f"pyarrow {pa.__version__}: {error}")
     return str(path)
 
 

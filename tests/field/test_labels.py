@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -74,7 +75,7 @@ def test_the_images_are_what_keras_predicts(model: pathlib.Path) -> None:
 LISTS = {
     "integers": pa.array(ONE_HOT),
     "floats": pa.array(ONE_HOT, pa.list_(pa.float32())),
-    "halves": pa.array(SMOOTHED, pa.list_(pa.float16())),
+    "halves": pa.array([[np.float16(each) for each in row] for row in SMOOTHED], pa.list_(pa.float16())),
     "fixed size": pa.array(ONE_HOT, pa.list_(pa.int8(), 3)),
     "large": pa.array(ONE_HOT, pa.large_list(pa.uint8())),
     "yes and no": pa.array([[bool(each) for each in row] for row in ONE_HOT]),
@@ -175,7 +176,7 @@ def test_unknown_labels_are_none_and_the_run_says_how_many(
 
 VALUES = {
     "floats": pa.array(RIGHT, pa.float64()),
-    "halves": pa.array(RIGHT, pa.float16()),
+    "halves": pa.array([np.float16(each) for each in RIGHT], pa.float16()),
     "decimals": pa.array(RIGHT).cast(pa.decimal128(19, 0)),
     "digits": pa.array([str(label) for label in RIGHT]),
     "floats as text": pa.array([f"{label}.0" for label in RIGHT]),

@@ -91,6 +91,8 @@ def load_file(path: str, trust: bool, modules: Sequence[str] = ()) -> Any:
 def _load_keras_3(path: str, saved: Any, trust: bool, modules: Sequence[str], custom: Mapping[str, Any]) -> Any:
     import keras
 
+    if not trust and _has_layer(saved.config, "TFSMLayer"):  # Keras 3.8 loads it in spite of `safe_mode`
+        raise UnusableModel(_untrusted(path))
     with _named_for_its_kind(saved.path, saved.kind) as named:
         try:
             return keras.models.load_model(named, custom_objects=dict(custom), compile=False, safe_mode=not trust)
@@ -104,6 +106,8 @@ def _load_keras_3(path: str, saved: Any, trust: bool, modules: Sequence[str], cu
                 ) from error
             unknown = re.search(
                 r"(?:Could not (?:locate|deserialize) (?:class|function)|Unknown layer:) '([^']+)'", text
+            ) or re.search(  # before Keras 3.9
+                r"Could not interpret \w+ function identifier: \{[^{}]*'config': '([^']+)'", text
             )
             if unknown:
                 raise UnusableModel(_unknown_class(path, unknown[1], modules)) from error
@@ -133,6 +137,13 @@ def _load_keras_2(path: str, saved: Any, trust: bool, modules: Sequence[str], cu
         f"model.path: {path} was written by {writer}, and {reason}; build the model with Keras 3, load the old weights "
         "with load_weights, and save it as a .keras file"
     )
+
+
+def _has_layer(config: Any, name: str) -> bool:
+    """Whether a layer of a class is anywhere in a configuration."""
+    if isinstance(config, dict):
+        return config.get("class_name") == name or any(_has_layer(each, name) for each in config.values())
+    return isinstance(config, list) and any(_has_layer(each, name) for each in config)
 
 
 @contextlib.contextmanager

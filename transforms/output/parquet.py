@@ -63,9 +63,14 @@ class ParquetReader(pq.ParquetFile):
         with _naming(path):
             super().__init__(source, page_checksum_verification=True)
 
-    def read(self, *arguments: Any, **named: Any) -> pa.Table:
+    def read(self, columns: list[str] | None = None, **named: Any) -> pa.Table:
         with _naming(self._path):
-            return super().read(*arguments, **named)
+            if not self.num_row_groups:  # which pyarrow 18 cannot read
+                empty = self.schema_arrow.empty_table()
+                return (
+                    empty if columns is None else empty.select([name for name in empty.column_names if name in columns])
+                )
+            return super().read(columns, **named)
 
     def read_row_group(self, *arguments: Any, **named: Any) -> pa.Table:
         with _naming(self._path):
@@ -73,7 +78,8 @@ class ParquetReader(pq.ParquetFile):
 
     def iter_batches(self, *arguments: Any, **named: Any) -> Iterator[pa.RecordBatch]:
         with _naming(self._path):
-            yield from super().iter_batches(*arguments, **named)
+            if self.num_row_groups:
+                yield from super().iter_batches(*arguments, **named)
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ BLOCKS: dict[str, tuple[Block, ...]] = {
     "layer normalization": (layers.LayerNormalization(),),
     "layer normalization over places": (layers.LayerNormalization(axis=(1, 2, 3)),),
     "group normalization": (layers.GroupNormalization(4),),
-    "rms normalization": (layers.RMSNormalization(),),
+    **({"rms normalization": (layers.RMSNormalization(),)} if hasattr(layers, "RMSNormalization") else {}),  # Keras 3.9
     "unit normalization": (layers.UnitNormalization(),),
     "batch normalization over rows": (layers.BatchNormalization(axis=1),),
     "spectral normalization": (layers.SpectralNormalization(layers.Conv2D(4, 3, activation="relu")),),

@@ -15,8 +15,8 @@ from transforms.fullgrad import maps, resampling
 from transforms.fullgrad.contributions import Contribution, Product
 from transforms.fullgrad.tensorflow.native import c_api, graph
 
-# The first and the last minor version of TensorFlow with which all tests passed.
-TESTED = (2, 21), (2, 21)
+# The first and the last minor version of TensorFlow with which all tests passed (docs/versions.md).
+TESTED = (2, 18), (2, 21)
 
 _TOLERANCE = 1e-4  # relative to the largest number; float32 sums in another order differ by less than 1e-5
 _testing = threading.RLock()
@@ -49,10 +49,10 @@ def _minor_version() -> tuple[int, int]:
 
 @functools.cache
 def _warn(problem: str) -> None:
-    tested, version = " to ".join(dict.fromkeys(".".join(map(str, each)) for each in TESTED)), tf.__version__
+    (first, last), version = (".".join(map(str, each)) for each in TESTED), tf.__version__
     warnings.warn(
         f"fullgrad's native operations do not work with TensorFlow {version} ({problem}), so TensorFlow's own "
-        f"are used: maps are the same, but take longer; the native ones were tested with TensorFlow {tested}",
+        f"are used: maps are the same, but take longer; the native ones were tested with TensorFlow {first} to {last}",
         RuntimeWarning,
         stacklevel=2,
     )
