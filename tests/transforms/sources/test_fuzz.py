@@ -140,16 +140,22 @@ def test_no_mutation_crashes_hangs_or_fills_the_memory(
         generator = random.Random(f"{what} {case}")
         format, data = originals[case % len(originals)]
         data = mutated(data, generator)
-        began = time.process_time()
-        try:
+
+        def seconds(data: bytes = data, format: str = format) -> float:
+            began = time.process_time()
             if what == "images":
                 decode(data)
             else:
                 path.write_bytes(data)
                 read(format, path)
+            return time.process_time() - began
+
+        try:
+            # On a busy machine the system itself may take seconds, so a slow case gets a second attempt.
+            slow = seconds() >= LONGEST_SECONDS and seconds() >= LONGEST_SECONDS
         except Exception as error:
             raise AssertionError(f"case {case} of {what} ({format}): {type(error).__name__}: {error}") from error
-        assert time.process_time() - began < LONGEST_SECONDS, f"case {case} of {what} ({format}) hangs"
+        assert not slow, f"case {case} of {what} ({format}) hangs"
         if case == min(100, cases // 2):  # libraries are loaded and their caches are full
             start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) >> 10 < GROWTH_MIB
