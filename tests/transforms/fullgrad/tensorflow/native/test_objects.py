@@ -8,10 +8,14 @@ import platform
 import subprocess
 import sys
 
+import llvmlite.binding as llvm
 import pytest
 
 from transforms.fullgrad.tensorflow import autodiff
 from transforms.fullgrad.tensorflow.native import c_api
+
+# With llvmlite 0.43 each process compiles, and nothing is kept.
+KEEPS = hasattr(llvm, "create_pass_builder")
 
 ROOT = pathlib.Path(__file__).parents[5]
 
@@ -52,6 +56,7 @@ def said(*processes: subprocess.Popen[str]) -> list[str]:
     return answers
 
 
+@pytest.mark.skipif(not KEEPS, reason="llvmlite 0.43 keeps no code")
 def test_a_later_process_compiles_only_what_is_damaged_or_for_another_cpu(tmp_path: pathlib.Path) -> None:
     cache = tmp_path / "cache"
     assert said(start(cache), start(cache)) == [COMPILED] * 2  # at once
