@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 import signal
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-from apache_beam.runners.portability.fn_api_runner.worker_handlers import ControlConnection
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import ControlConnection, GrpcWorkerHandler
 
 # What Beam's thread that waits for a worker process says when the process did not end with 0.
 _ENDED = re.compile(r"Worker subprocess exited with return code (-?\d+)")
@@ -26,7 +27,11 @@ def noting_lost_workers() -> Iterator[list[str]]:
         for connection in _owners(arguments.exc_traceback, ControlConnection):
             _abandon(connection)
         if ended := _ENDED.fullmatch(str(arguments.exc_value)):
-            lost.append(_sentence(_worker_of(arguments.exc_traceback), int(ended[1])))
+            worker = _worker_of(arguments.exc_traceback)
+            lost.append(_sentence(worker, int(ended[1])))
+            # Its connection may have ended without an error, and then nobody else would end the waiting.
+            for connection in _connections_of(worker.strip()):
+                _abandon(connection)
         before(arguments)
 
     threading.excepthook = excepthook
@@ -64,6 +69,12 @@ def _abandon(connection: ControlConnection) -> None:
 
     connection.push = push_in_vain
     connection.abort(error)
+
+
+def _connections_of(worker: str) -> list[ControlConnection]:
+    """The connections to a worker process. Beam keeps no list of them that others can read."""
+    handlers = [each for each in gc.get_objects() if issubclass(type(each), GrpcWorkerHandler)]
+    return [handler.control_conn for handler in handlers if handler.worker_id == worker]
 
 
 def _worker_of(traceback: TracebackType | None) -> str:
